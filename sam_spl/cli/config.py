@@ -1,0 +1,144 @@
+"""The typed configuration of both commands. The values are in ``configs/``; here are names, types and rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from sam_spl.errors import ConfigError
+
+
+@dataclass
+class DatasetConfig:
+    """Where a data set is and how its recipe treats it."""
+
+    name: str = MISSING
+    title: str = MISSING  # as papers spell it
+    aliases: list[str] = field(default_factory=list)  # other names for the command line and for folders
+    source: str = "folder"  # folder | synthetic
+    data_path: str = "./datasets"  # the set's folder, or one that holds it
+    lists: str | None = None  # folder of the split lists, where a set comes with several
+    image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
+    test_size: int | None = None  # where testing differs from image_size
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of [0, 1] values
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    augment: str = "scale_crop"
+    copy_paste: float = 0.0  # probability
+    synthetic: dict[str, Any] = field(default_factory=dict)  # train, val, test: counts; and SyntheticSource's arguments
+
+
+@dataclass
+class TrainerConfig:
+    """How long and on what a network trains."""
+
+    epochs: int = 300
+    batch_size: int = 12  # per process
+    augment: str = "${dataset.augment}"
+    selection: str = "auto"  # auto | val | last | test: what best.* are chosen by
+    val_share: float = 0.0  # of the training images, held out where a set has no validation images
+    eval_every: int = 1  # epochs
+    eval_batch_size: int | None = None  # null: 1 on a CPU, batch_size elsewhere
+    ema_decay: float = 0.0  # 0: no averaged weights
+    clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
+
+
+@dataclass
+class OptimizerConfig:
+    """Any optimizer of timm by its name, and the learning rate over time."""
+
+    name: str = "adan"
+    lr: float = 1e-2
+    weight_decay: float = 1e-4
+    args: dict[str, Any] = field(default_factory=dict)
+    trunk_lr_scale: float = 1.0  # learning rate of a trunk that trains, over that of the rest
+    eta_min: float = 1e-6
+    warmup_epochs: float = 0.0
+    per_step: bool = False  # the schedule moves every step, not every epoch
+
+
+@dataclass
+class CommonConfig:
+    """What training and testing share."""
+
+    dataset: DatasetConfig = MISSING
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    precision: str = "auto"  # auto | fp32 | bf16 | fp16
+    num_workers: int | None = None  # loader processes; null: 0 on a CPU, else up to 4
+    seed: int = 2727
+
+
+@dataclass
+class TrainConfig(CommonConfig):
+    """``training.py``."""
+
+    model: dict[str, Any] = MISSING
+    loss: dict[str, Any] = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    weights: str | None = None  # start from these, for fine-tuning
+    save_dir: str = "./checkpoints/${dataset.title}-${model.name}"
+    resume: str | None = None  # a run folder or its last.pt
+    overwrite: bool = False  # a run that save_dir already holds
+    use_ddp: bool = False
+
+
+@dataclass
+class TestConfig(CommonConfig):
+    """``testing.py``."""
+
+    __test__ = False  # no test class, whatever pytest thinks of its name
+
+    weights: str = MISSING
+    split: str = "test"  # test | val | train
+    batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
+    image_size: int | None = None  # null: as the weights were trained
+    native_size: bool = False  # every image at its own size, whatever the weights say
+    output_dir: str | None = None  # null: beside the weights
+    overlays: int = 12  # pictures of the worst images
+    use_ddp: bool = False
+
+
+def register() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="test_schema", node=TestConfig)
+
+
+def check(config: Any) -> None:
+    """Rules that types do not express, before any data or device is touched.
+
+    Raises:
+        ConfigError: the first rule that is broken.
+    """
+    training = "trainer" in config
+    sizes = {"dataset.image_size": config.dataset.image_size, "dataset.test_size": config.dataset.test_size}
+    if training:
+        trainer, optimizer = config.trainer, config.optimizer
+        sizes |= {"trainer.batch_size": trainer.batch_size, "trainer.epochs": trainer.epochs}
+        sizes |= {"trainer.eval_every": trainer.eval_every, "trainer.eval_batch_size": trainer.eval_batch_size}
+        _require(config.dataset.image_size is not None, "dataset.image_size", None, "training needs a size in pixels")
+        _require(optimizer.lr > 0, "optimizer.lr", optimizer.lr, "must be above 0")
+        _require(0 <= optimizer.eta_min <= optimizer.lr, "optimizer.eta_min", optimizer.eta_min, "must be in [0, lr]")
+        _require(0 <= trainer.ema_decay < 1, "trainer.ema_decay", trainer.ema_decay, "must be in [0, 1)")
+        _require(0 <= trainer.val_share < 1, "trainer.val_share", trainer.val_share, "must be in [0, 1)")
+        choices = ("auto", "val", "last", "test")
+        _require(trainer.selection in choices, "trainer.selection", trainer.selection, f"choose of {choices}")
+    else:
+        sizes |= {"image_size": config.image_size, "batch_size": config.batch_size}
+        _require(config.split in ("train", "val", "test"), "split", config.split, "choose train, val or test")
+    for key, value in sizes.items():
+        _require(value is None or value > 0, key, value, "must be a positive number")
+    size = config.dataset.image_size
+    _require(size is None or size >= 32, "dataset.image_size", size, "must be at least 32 pixels")
+    precisions = ("auto", "fp32", "bf16", "fp16")
+    _require(config.precision in precisions, "precision", config.precision, f"choose of {precisions}")
+    _require(config.num_workers is None or config.num_workers >= 0, "num_workers", config.num_workers, "must be >= 0")
+
+
+def _require(holds: bool, key: str, value: Any, rule: str) -> None:
+    if not holds:
+        raise ConfigError(f"{key}: {value} is not valid, {rule}.")

@@ -1,0 +1,241 @@
+"""From what a user types to a configuration: published flags and Hydra overrides, side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sam_spl.cli.config import check, register
+from sam_spl.errors import ConfigError, nearest
+from sam_spl.models.registry import config_folder
+
+#: Published flags and what they set. None takes its value but says nothing here (torchrun sets the rank itself).
+TRAIN_FLAGS: dict[str, str | None] = {
+    "--batch_size": "trainer.batch_size",
+    "--image_size": "dataset.image_size",
+    "--lr": "optimizer.lr",
+    "--epoch": "trainer.epochs",
+    "--epochs": "trainer.epochs",
+    "--eta_min": "optimizer.eta_min",
+    "--loss_func": "loss",
+    "--dataset": "dataset",
+    "--data_path": "dataset.data_path",
+    "--config_path": "model",
+    "--save_dir": "save_dir",
+    "--seed": "seed",
+    "--gpu": "device",
+    "--device": "device",
+    "--local_rank": None,
+    "--local-rank": None,
+    "--resume": "resume",
+    "--weights": "weights",
+    "--use_ddp": "use_ddp",
+}
+TEST_FLAGS: dict[str, str | None] = {
+    "--dataset": "dataset",
+    "--data_path": "dataset.data_path",
+    "--image_size": "image_size",
+    "--batch_size": "batch_size",
+    "--weights": "weights",
+    "--save_dir": "output_dir",
+    "--seed": "seed",
+    "--gpu": "device",
+    "--device": "device",
+    "--use_ddp": "use_ddp",
+    "--local_rank": None,
+    "--local-rank": None,
+}
+_SWITCHES = {"--use_ddp": "true", "--resume": "auto"}  # flags that may stand alone, and what they then mean
+_LOSSES = {"bceloss": "bce", "bcewithlogitsloss": "bce", "softiou": "soft_iou", "softiouloss": "soft_iou"}
+
+
+def overrides_from(argv: Sequence[str], flags: dict[str, str | None]) -> list[str]:
+    """Translate a command line to Hydra overrides, the last of two for the same key winning.
+
+    Raises:
+        ConfigError: unknown flag, or a flag without its value.
+    """
+    overrides: dict[str, str] = {}
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            key, separator, value = word.partition("=")
+            if not separator:
+                raise ConfigError(f"{word!r} is neither a flag nor an override. Write --flag value or key=value.")
+            if key.lstrip("+~") == "dataset":
+                value = dataset_named(value)
+            overrides[key] = value
+            continue
+        flag, separator, value = word.partition("=")
+        if flag not in flags:
+            raise ConfigError(f"{flag}: unknown flag. Nearest: {nearest(flag, flags)}. --help lists all.")
+        alone = not rest or rest[0].startswith("--") or (flag == "--use_ddp" and rest[0].lower() not in _BOOLEANS)
+        if not separator:
+            if alone and flag in _SWITCHES:
+                value = _SWITCHES[flag]
+            elif alone:
+                raise ConfigError(f"{flag}: a value is missing.")
+            else:
+                value = rest.pop(0)
+        key = flags[flag]
+        if key is not None:
+            overrides[key] = _value(flag, value)
+    return [f"{key}={value}" for key, value in overrides.items()]
+
+
+def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose ``configs/<name>.yaml`` with overrides, and check types and rules.
+
+    Raises:
+        ConfigError: unknown group, choice or key (with the nearest valid ones), or a value of the wrong kind.
+    """
+    register()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+            config = compose(name, overrides=list(overrides))
+            OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error, name, overrides)) from error
+    check(config)
+    return config
+
+
+def dataset_named(name: str) -> str:
+    """The file of ``configs/dataset/`` that a name or alias means, in any case and punctuation.
+
+    Raises:
+        ConfigError: unknown.
+    """
+    known: dict[str, str] = {}
+    for path in sorted((config_folder() / "dataset").glob("*.yaml")):
+        content = OmegaConf.load(path)
+        for alias in (path.stem, content.title, *content.get("aliases", [])):
+            known[str(alias)] = path.stem
+    plain = {_plain(alias): stem for alias, stem in known.items()}
+    if _plain(name) not in plain:
+        raise ConfigError(
+            f"dataset: {name!r} is unknown. Nearest: {nearest(name, known)}. For a folder of your own with images/ and "
+            "masks/: dataset=custom --data_path FOLDER"
+        )
+    return plain[_plain(name)]
+
+
+def help_text(command: str, flags: dict[str, str | None]) -> str:
+    """``--help``: flags, groups and examples."""
+    width = max(map(len, flags))
+    lines = [f"  {flag:<{width}}  {key or 'accepted, set by torchrun'}" for flag, key in flags.items()]
+    groups = [
+        f"  {folder.name:<10} {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}"
+        for folder in sorted(config_folder().iterdir())
+        if folder.is_dir() and any(folder.glob("*.yaml"))
+    ]
+    examples = {
+        "training.py": [
+            "python training.py --batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST "
+            "--save_dir ./checkpoints/NUDT-SIRST --gpu 0",
+            "python training.py dataset=sirst recipe=scratch",
+            "python training.py dataset=custom --data_path ./my_images model=sam_spl_s trainer.epochs=100",
+            "python training.py --resume ./checkpoints/NUDT-SIRST",
+            "torchrun --nproc_per_node=4 training.py --dataset NUDT-SIRST --use_ddp",
+        ],
+        "testing.py": [
+            "python testing.py --dataset NUDT-SIRST --image_size 256 "
+            "--weights ./checkpoints/NUDT-SIRST.pt --device cuda:0",
+            "python testing.py dataset=sirst dataset.lists=50_50 weights=./checkpoints/my_run",
+        ],
+    }[command]
+    return "\n".join(
+        [
+            f"usage: python {command} [--flag value ...] [key=value ...]",
+            "",
+            "Flags, and the configuration key that each sets:",
+            *lines,
+            "",
+            "Groups (group=choice), from configs/:",
+            *groups,
+            "",
+            "Any key of the configuration can be set as key=value; --config prints the whole of it and exits.",
+            "",
+            "Examples:",
+            *(f"  {example}" for example in examples),
+        ]
+    )
+
+
+def _value(flag: str, value: str) -> str:
+    if flag == "--gpu":
+        return f"cuda:{value}" if value.isdigit() else value
+    if flag == "--dataset":
+        return dataset_named(value)
+    if flag == "--loss_func":
+        return _LOSSES.get(_plain(value), value)
+    if flag == "--config_path":
+        return _model_from_config_path(value)
+    if flag in ("--data_path", "--save_dir", "--weights", "--resume"):
+        return quote(value)
+    return value
+
+
+def quote(value: str) -> str:
+    """A string as Hydra's override grammar takes it literally, spaces, commas and brackets too."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _model_from_config_path(value: str) -> str:
+    """The published flag names SAM 2's YAML of the trunk: ``.../sam2.1_hiera_s.yaml`` means model=sam_spl_s."""
+    stem = Path(value).stem.lower()
+    if match := re.search(r"hiera_(t|s|b|l)", stem):
+        return f"sam_spl_{match[1]}"
+    if (config_folder() / "model" / f"{stem}.yaml").is_file():
+        return stem
+    raise ConfigError(f"--config_path: {value} names no variant. Give a SAM 2 name (sam2.1_hiera_t) or use model=.")
+
+
+def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
+    """Hydra's and OmegaConf's messages in one line, with the nearest valid names."""
+    text = " ".join(str(error).split())
+    cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
+    if match := re.search(r"Could not find '([\w]+)/([^']+)'", text):
+        group, choice = match.groups()
+        choices = [path.stem for path in (config_folder() / group).glob("*.yaml")]
+        return f"{group}: {choice!r} is unknown. Nearest: {nearest(choice, choices)}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        keys = _keys(name)
+        return f"{match[1]}: no such key or group. Nearest: {nearest(match[1], keys)}"
+    if match := re.search(r"Value '([^']*)' .*?could not be converted to (\w+)", cause + text):
+        key = re.search(r"full_key: (\S+)", cause + text)
+        return f"{key[1] if key else 'configuration'}: {match[1]!r} is not a number of kind {match[2].lower()}."
+    if match := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{match[1]}: a value is required. --help lists the flags."
+    return f"configuration: {text[:300]} {cause[:200]}".strip()
+
+
+def _keys(name: str) -> list[str]:
+    def walk(node: Any, prefix: str) -> list[str]:
+        if not isinstance(node, dict):
+            return [prefix]
+        return [prefix, *(key for child in node for key in walk(node[child], f"{prefix}.{child}".lstrip(".")))]
+
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+        config = compose(name)
+    groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
+    return sorted({*walk(OmegaConf.to_container(config), ""), *groups} - {""})
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+_BOOLEANS = ("true", "false", "1", "0", "yes", "no")

@@ -1,0 +1,207 @@
+"""``training.py``: compose, build, fit."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+import sam_spl
+from sam_spl.cli.flags import TRAIN_FLAGS, compose_config, help_text, overrides_from
+from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
+from sam_spl.data.dataset import EvaluationSet, Normalise, TrainingSet
+from sam_spl.data.transforms import build_transform
+from sam_spl.engine.checkpoint import RunFolder, find_last, read_last
+from sam_spl.engine.distributed import World, distributed
+from sam_spl.engine.trainer import Trainer
+from sam_spl.errors import ConfigError
+from sam_spl.files import write_text
+from sam_spl.inference.render import draw_curves
+from sam_spl.models.checkpoints import load_trunk, load_weights
+from sam_spl.models.registry import NOT_ARGUMENTS, build_model
+
+log = logging.getLogger(__name__)
+
+
+def train(argv: list[str]) -> None:
+    """Train as the command line says."""
+    if {"-h", "--help"} & set(argv):
+        print(help_text("training.py", TRAIN_FLAGS))
+        return
+    show = "--config" in argv
+    overrides = overrides_from([word for word in argv if word != "--config"], TRAIN_FLAGS)
+    config = compose_config("train", overrides)
+    if show:
+        print(OmegaConf.to_yaml(config))
+        return
+    state = None
+    if config.resume is not None:
+        state = read_last(config.save_dir if config.resume == "auto" else config.resume)
+        overrides = _merge(state["overrides"], overrides)
+        config = compose_config("train", overrides)
+        if config.resume != "auto":
+            config.save_dir = str(find_last(config.resume).parent)
+
+    with distributed(config.device, config.precision, use_ddp=config.use_ddp) as world:
+        run(config, overrides, state, world)
+
+
+def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | None, world: World) -> None:
+    """One run, new or resumed, in this process."""
+    cv2.setNumThreads(1)  # samples are small, and loader processes share the cores
+    torch.manual_seed(config.seed)
+    data = open_dataset(config.dataset, val_share=config.trainer.val_share, seed=config.seed)
+    train_source = data.part("train").open()
+    val = _selection(config, data)
+
+    # What can fail is tried before the folder is touched.
+    model = _build(config)
+    normalise = normalise_of(config.dataset, model.in_channels)  # type: ignore[arg-type]
+    size = config.dataset.test_size or config.dataset.image_size
+    val_set = EvaluationSet(data.part(val).open(), size, normalise) if val else None
+    workers = config.num_workers if config.num_workers is not None else (0 if world.device.type == "cpu" else 4)
+    folder = RunFolder(config.save_dir)
+    trainer = Trainer(
+        model=model,
+        loss=hydra.utils.instantiate(config.loss),
+        train_set=_training_set(config, train_source, normalise),
+        val_set=val_set,
+        config=config,
+        world=world,
+        folder=folder,
+        description=_describe(config, data, model, normalise, val),
+        num_workers=workers,
+        extra={"overrides": [word for word in overrides if not word.startswith(("resume=", "overwrite="))]},
+    )
+    if state is not None:
+        trainer.resume(state)
+        if world.main:
+            folder.truncate_metrics(trainer.epoch)
+    elif world.main:
+        folder.begin(overwrite=config.overwrite)
+    world.barrier()
+    if world.main:
+        write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config))
+    _start_log(folder.path / "train.log" if world.main else None)
+
+    _announce(config, data, model, world, trainer, val)
+    try:
+        trainer.fit()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{trainer.epoch} of {config.trainer.epochs} epochs are saved. Go on with: "
+            f"python training.py --resume {folder.path}"
+        ) from None
+    if world.main:
+        rows = folder.truncate_metrics(trainer.epoch)
+        draw_curves(rows, folder.path / "curves.png")
+        log.info("done: weights and log in %s. Test with: python testing.py --weights %s", folder.path, folder.path)
+
+
+def _selection(config: DictConfig, data: DataSet) -> str | None:
+    """The part that ``best`` is chosen by; None for the last epoch."""
+    choice = config.trainer.selection
+    if choice == "auto":
+        return "val" if data.parts["val"].count else None
+    if choice == "val" and not data.parts["val"].count:
+        raise ConfigError(
+            f"trainer.selection: {data.title} (lists {data.lists}) has no validation images. Hold some of the training "
+            "images out with trainer.val_share=0.2, or set trainer.selection=last."
+        )
+    return None if choice == "last" else choice
+
+
+def _build(config: DictConfig) -> torch.nn.Module:
+    settings = OmegaConf.to_container(config.model)
+    assert isinstance(settings, dict)
+    arguments = {str(key): value for key, value in settings.items() if key not in (*NOT_ARGUMENTS, "_target_")}
+    model = build_model(settings["name"], **arguments)
+    if settings.get("trunk_weights") and config.resume is None:
+        load_trunk(model, str(settings["trunk_weights"]), settings.get("hub"))
+    elif settings.get("trunk_weights") and arguments["freeze_trunk"] is None:
+        model.freeze_trunk()  # resumed: the weights come from last.pt
+        model.built_from["arguments"]["freeze_trunk"] = True
+    if config.weights is not None and config.resume is None:
+        load_weights(model, config.weights)
+    return model
+
+
+def _training_set(config: DictConfig, source: Any, normalise: Normalise) -> TrainingSet:
+    transform = build_transform(
+        config.trainer.augment,
+        config.dataset.image_size,
+        source,
+        copy_paste=config.dataset.copy_paste,
+        seed=config.seed,
+    )
+    return TrainingSet(source, transform, normalise, config.seed)
+
+
+def _describe(
+    config: DictConfig, data: DataSet, model: torch.nn.Module, normalise: Normalise, val: str | None
+) -> dict[str, Any]:
+    """What the weights file says of itself: enough to use it without a flag, and where it comes from."""
+    return {
+        **model.built_from,  # type: ignore[dict-item]
+        "in_channels": model.in_channels,
+        "mean": list(normalise.mean),
+        "std": list(normalise.std),
+        "image_size": config.dataset.test_size or config.dataset.image_size,
+        "trained_on": {"dataset": data.title, "lists": data.lists, "fingerprint": data.parts["train"].fingerprint},
+        "selected_by": f"IoU on the {val} images" if val else "last epoch",
+        "sam_spl": sam_spl.__version__,
+    }
+
+
+def _merge(saved: list[str], given: list[str]) -> list[str]:
+    merged = dict(word.split("=", 1) for word in [*saved, *given])
+    return [f"{key}={value}" for key, value in merged.items()]
+
+
+def _start_log(file: Path | None) -> None:
+    """Log to the console and to ``file``; without a file (other ranks) only warnings, to the console."""
+    root = logging.getLogger("sam_spl")
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    root.addHandler(console)
+    root.setLevel(logging.INFO if file else logging.WARNING)
+    if file:
+        to_file = logging.FileHandler(file, encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        root.addHandler(to_file)
+
+
+def _announce(
+    config: DictConfig, data: DataSet, model: torch.nn.Module, world: World, trainer: Trainer, val: str | None
+) -> None:
+    count = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    log.info(
+        "%s %.1f M parameters, %.1f M of them trained, on %s (%s, %d process%s)",
+        config.model.name,
+        count / 1e6,
+        trained / 1e6,
+        world.device,
+        str(world.precision or torch.float32).removeprefix("torch."),
+        world.size,
+        "" if world.size == 1 else "es",
+    )
+    counts = ", ".join(f"{part.count} {role}" for role, part in data.parts.items())
+    log.info("%s: %s images (%s, lists: %s)", data.title, counts, data.where, data.lists)
+    if hasattr(model, "encoder") and not config.model.trunk_weights and config.weights is None:
+        log.info("the trunk starts from random weights and trains; SAM 2's come with model.trunk_weights=FILE or hub")
+    if val is None:
+        log.info("best.* are the last epoch's: no validation images (trainer.val_share=0.2 holds some out)")
+    elif val == "test":
+        log.warning("best.* are chosen on the TEST images (trainer.selection=test): its scores are optimistic")
+    if trainer.epoch:
+        log.info("resumed after epoch %d", trainer.epoch)

@@ -1,0 +1,135 @@
+"""From a data set's configuration to its images. The sets themselves are the files of ``configs/dataset/``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sam_spl.data.dataset import FolderSource, Normalise, Source
+from sam_spl.data.layout import Item, Split, find_root, find_split, fingerprint
+from sam_spl.data.synthetic import SyntheticSource
+from sam_spl.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One role of a data set, opened when asked for: decoding a training set takes time that testing need not spend.
+
+    Attributes:
+        role: train, val or test.
+        count: number of images.
+        fingerprint: SHA-256 of the list of names; None for generated images.
+        open: makes the source.
+    """
+
+    role: str
+    count: int
+    fingerprint: str | None
+    open: Callable[[], Source]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set as it was found.
+
+    Attributes:
+        title: as papers spell it.
+        lists: which split.
+        where: the folder, or how it is generated.
+        parts: train, val and test.
+    """
+
+    title: str
+    lists: str
+    where: str
+    parts: dict[str, Part]
+
+    def part(self, role: str) -> Part:
+        """The part ``role``.
+
+        Raises:
+            InputError: the set has no image in it.
+        """
+        if not self.parts[role].count:
+            raise InputError(f"dataset: {self.title} ({self.where}, lists {self.lists}) has no {role} images.")
+        return self.parts[role]
+
+
+def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataSet:
+    """Find a data set.
+
+    Args:
+        config: :class:`~sam_spl.cli.config.DatasetConfig`.
+        val_share: of the training images, held out for validation where the set has no validation images.
+        seed: of what is held out, and of generated images.
+
+    Raises:
+        ConfigError: a required value is missing or not valid.
+        InputError: the folder, a mask or a listed image is missing.
+    """
+    if config.source == "synthetic":
+        return _synthetic(config, seed)
+    if config.source != "folder":
+        raise ConfigError(f"dataset.source: {config.source!r} is neither folder nor synthetic")
+    if config.data_path in (None, "", "???"):
+        raise ConfigError(f"dataset.data_path: {config.title} needs its folder, as --data_path FOLDER")
+    root = find_root(config.data_path, (config.title, config.name, *config.aliases))
+    split = find_split(root, config.lists)
+    train, val = split.train, split.val
+    if val_share > 0 and not val:
+        train, val = hold_out(train, val_share, seed)
+    return DataSet(
+        config.title,
+        split.lists,
+        str(split.root),
+        {
+            role: Part(role, len(items), fingerprint(items), lambda items=items: FolderSource(items))
+            for role, items in (("train", train), ("val", val), ("test", split.test))
+        },
+    )
+
+
+def hold_out(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Split off a random ``share`` (at least one image, and leaving one)."""
+    count = min(max(1, round(share * len(items))), len(items) - 1)
+    held = set(np.random.default_rng(seed).permutation(len(items))[:count].tolist())
+    return (
+        tuple(item for index, item in enumerate(items) if index not in held),
+        tuple(item for index, item in enumerate(items) if index in held),
+    )
+
+
+def normalise_of(config: Any, channels: int) -> Normalise:
+    """The normalisation of a data set for a network of ``channels``.
+
+    Raises:
+        ConfigError: mean and std have neither one value nor one per channel.
+    """
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    if len(mean) != len(std) or len(mean) not in (1, channels) or min(std) <= 0:
+        raise ConfigError(f"dataset.mean, dataset.std: {mean} and {std} need 1 or {channels} values, std above 0")
+    return Normalise(mean, std, channels)
+
+
+def _synthetic(config: Any, seed: int) -> DataSet:
+    arguments = {str(key): value for key, value in config.synthetic.items()}
+    counts = {role: int(arguments.pop(role, 0)) for role in ("train", "val", "test")}
+    for key in ("areas", "scr"):
+        if key in arguments:
+            arguments[key] = tuple(arguments[key])
+    try:
+        # The test images do not follow the run's seed, so that runs of different seeds compare.
+        sources = {
+            role: SyntheticSource(count, config.image_size, seed=10 * base + offset, **arguments)
+            for (role, count), base, offset in zip(counts.items(), (seed, seed, 0), (1, 2, 3), strict=True)
+        }
+    except TypeError as error:
+        raise ConfigError(f"dataset.synthetic: {error}") from error
+    parts = {role: Part(role, len(source), None, lambda source=source: source) for role, source in sources.items()}
+    return DataSet(config.title, "generated", f"generated at {config.image_size} pixels", parts)
+
+
+__all__ = ["DataSet", "Part", "Split", "hold_out", "normalise_of", "open_dataset"]

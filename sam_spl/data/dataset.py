@@ -1,0 +1,245 @@
+"""What a sample is: reading, caching and batching images with their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from sam_spl.data.layout import Item
+from sam_spl.errors import InputError
+
+Image = NDArray[Any]  # uint8 or uint16, (H, W) or (H, W, 3)
+Mask = NDArray[np.bool_]  # (H, W)
+Transform = Callable[[Image, Mask, np.random.Generator], tuple[Image, Mask]]
+
+#: Decoded images are kept in memory up to this many bytes per process.
+CACHE_BYTES = 4 * 2**30
+
+
+class Source(Protocol):
+    """Images with masks, by index: a folder's, or generated ones."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What the image is called in results."""
+        ...
+
+    def load(self, index: int) -> tuple[Image, Mask]:
+        """The image as stored and its mask."""
+        ...
+
+
+class FolderSource:
+    """Image files with mask files, decoded once and kept while they fit into ``cache_bytes``.
+
+    Args:
+        items: from :func:`sam_spl.data.layout.find_split`.
+        cache_bytes: 0 reads from disk each time.
+
+    Raises:
+        InputError: (while the cache fills) an image or mask cannot be read, or their sizes differ.
+    """
+
+    def __init__(self, items: Sequence[Item], cache_bytes: int = CACHE_BYTES) -> None:
+        self.items = list(items)
+        self._cache: list[tuple[Image, Mask]] | None = None
+        if self.items:
+            image, mask = read_pair(self.items[0])
+            if (image.nbytes + mask.nbytes) * len(self.items) <= cache_bytes:
+                with ThreadPoolExecutor(4) as pool:
+                    self._cache = list(pool.map(read_pair, self.items))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, index: int) -> str:
+        """The stem that image and list share."""
+        return self.items[index].name
+
+    def load(self, index: int) -> tuple[Image, Mask]:
+        """From memory, or from disk. Do not write into the arrays."""
+        return self._cache[index] if self._cache is not None else read_pair(self.items[index])
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """From stored values to the network's input.
+
+    Attributes:
+        mean: per channel or one for all, on a scale of [0, 1] for the image's full range.
+        std: likewise.
+        channels: 3 repeats grey images; 1 averages colours.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    channels: int = 3
+
+    def __call__(self, image: Image) -> Tensor:
+        """(H, W) or (H, W, 3) of uint8 or uint16 to float32 (channels, H, W)."""
+        full = 65535 if image.dtype == np.uint16 else 255
+        x = torch.from_numpy(np.ascontiguousarray(image).astype(np.float32)) / full
+        x = x[None] if x.ndim == 2 else x.permute(2, 0, 1)
+        if len(x) != self.channels:
+            x = x.expand(3, -1, -1) if self.channels == 3 else x.mean(0, keepdim=True)
+        return (x - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
+
+
+class TrainingSet(Dataset[dict[str, Any]]):
+    """Augmented samples of one size; an index is ``(epoch, i)``, and fixes every random choice with the seed.
+
+    So the data of an epoch do not depend on how many workers load them or at which epoch a run was resumed.
+
+    Sample: ``image`` float (C, S, S) normalised, ``mask`` float (1, S, S) in {0, 1}, ``name``, ``size`` stored (H, W).
+    """
+
+    def __init__(self, source: Source, transform: Transform, normalise: Normalise, seed: int) -> None:
+        self.source, self.transform, self.normalise, self.seed = source, transform, normalise, seed
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        image, mask = self.source.load(index)
+        size = mask.shape
+        image, mask = self.transform(image, mask, np.random.default_rng((self.seed, epoch, index)))
+        return {
+            "image": self.normalise(image),
+            "mask": torch.from_numpy(np.ascontiguousarray(mask))[None].float(),
+            "name": self.source.name(index),
+            "size": size,
+        }
+
+
+class EvaluationSet(Dataset[dict[str, Any]]):
+    """Images at the size the network sees them, masks as they are stored.
+
+    Sample: ``image`` float (C, S, S) normalised, or at its own size with ``image_size=None``; ``mask`` bool array
+    (H, W) at the image's own size; ``index``; ``name``; ``size`` (H, W).
+    """
+
+    def __init__(self, source: Source, image_size: int | None, normalise: Normalise) -> None:
+        self.source, self.image_size, self.normalise = source, image_size, normalise
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, mask = self.source.load(index)
+        return {
+            "image": self.normalise(resize(image, self.image_size)),
+            "mask": mask,
+            "index": index,
+            "name": self.source.name(index),
+            "size": mask.shape,
+        }
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """A process's share ``(epoch, i)`` of an epoch shuffled by seed and epoch, the same number for every process.
+
+    Every process steps together when training, so up to ``world - 1`` images of the shuffled epoch are left out.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.length, self.seed, self.rank, self.world = length, seed, rank, world
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length // self.world
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        for index in order[self.rank : len(self) * self.world : self.world]:
+            yield self.epoch, int(index)
+
+
+def resize(image: Image, image_size: int | None) -> Image:
+    """Bilinear resize to a square of ``image_size``; None leaves it."""
+    if image_size is None or image.shape[:2] == (image_size, image_size):
+        return image
+    return cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
+
+
+def collate_training(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Batch of one size: ``image`` (B, C, H, W), ``mask`` (B, 1, H, W), lists of ``name`` and ``size``."""
+    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
+    batch["image"], batch["mask"] = torch.stack(batch["image"]), torch.stack(batch["mask"])
+    return batch
+
+
+def collate_evaluation(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Batch whose masks keep their own sizes: ``image`` (B, C, H, W), the rest as lists."""
+    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
+    batch["image"] = torch.stack(batch["image"])
+    return batch
+
+
+def read_pair(item: Item) -> tuple[Image, Mask]:
+    """Read an image and its mask.
+
+    Raises:
+        InputError: unreadable, or of different sizes.
+    """
+    image, mask = read_image(item.image), read_mask(item.mask)
+    if image.shape[:2] != mask.shape:
+        raise InputError(
+            f"dataset: the mask {item.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {item.image.name} "
+            f"{image.shape[1]}x{image.shape[0]} (width x height). Mend the mask or take the pair out of the lists."
+        )
+    return image, mask
+
+
+def read_image(path: Path) -> Image:
+    """uint8 or uint16, (H, W) where the file is grey in fact, else RGB (H, W, 3); alpha is dropped.
+
+    Raises:
+        InputError: not readable as an image of 8 or 16 bits.
+    """
+    image = _decode(path)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"dataset: {path} holds {image.dtype} values. Save it with 8 or 16 bits per channel.")
+    if image.ndim == 3:
+        image = image[..., :3]
+        if (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all():
+            return np.ascontiguousarray(image[..., 0])
+        return np.ascontiguousarray(image[..., ::-1])
+    return image
+
+
+def read_mask(path: Path) -> Mask:
+    """Boolean (H, W): above 127 of 255, or above 0 where the file knows only 0 and 1; any colour channel counts.
+
+    Raises:
+        InputError: not readable as an image.
+    """
+    mask = _decode(path)
+    if mask.ndim == 3:
+        mask = mask[..., :3].max(-1)
+    if mask.max(initial=0) <= 1:
+        return mask > 0
+    return mask > (127 if mask.dtype == np.uint8 else 32767)
+
+
+def _decode(path: Path) -> NDArray[Any]:
+    # imdecode over imread: it takes any file name, and a missing file is told from a broken one.
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"dataset: cannot read {path}: {error.strerror or error}.") from error
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if image is None:
+        raise InputError(f"dataset: {path} is no image that can be read (damaged?). Replace it.")
+    return image

@@ -1,0 +1,144 @@
+"""Processes and devices: the one place that reads torchrun's environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from sam_spl.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of a run.
+
+    Attributes:
+        rank: 0 writes files and talks.
+        size: number of processes.
+        device: this process's device.
+        precision: dtype of autocast, None for float32.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    precision: torch.dtype | None
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def autocast(self) -> torch.autocast:
+        """Context of the forward pass."""
+        return torch.autocast(self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.size == 1:
+            return flag
+        tensor = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return bool(tensor.item())
+
+    def mean(self, value: float) -> float:
+        """The mean over processes."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.item() / self.size
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process rank 0's buffers: BatchNorm statistics differ by what each has seen."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def distributed(device: str, precision: str, *, use_ddp: bool = False) -> Iterator[World]:
+    """Join torchrun's processes, if there are any, and choose the device.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``auto`` (bf16 where the device has it, else float32), ``fp32``, ``bf16`` or ``fp16``.
+        use_ddp: the user expects torchrun.
+
+    Raises:
+        ConfigError: ``use_ddp`` without torchrun.
+        InputError: a device that is not there.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    rank, local_rank = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
+    if use_ddp and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "--use_ddp: start the processes with torchrun: torchrun --nproc_per_node=4 training.py ... --use_ddp"
+        )
+    chosen = pick_device(device, local_rank if size > 1 else None)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        torch.backends.cudnn.benchmark = True
+    world = World(rank, size, chosen, pick_precision(precision, chosen))
+    if size == 1:
+        yield world
+        return
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def pick_device(name: str, local_rank: int | None = None) -> torch.device:
+    """The device that ``name`` means; under torchrun, CUDA processes take one each.
+
+    Raises:
+        InputError: it is not there, or no device is called so.
+    """
+    if name == "auto":
+        present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        name = next(kind for kind, there in present.items() if there)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device: {name!r} is no device. Choose auto, cpu, cuda, cuda:N or mps.") from error
+    if device.type == "cpu":
+        return device
+    if device.type == "mps" and torch.backends.mps.is_available():
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and count:
+        index = local_rank if local_rank is not None else device.index or 0
+        if index < count:
+            return torch.device("cuda", index)
+    has = f"{count} CUDA device(s), numbered from 0" if count else "no CUDA device"
+    raise InputError(f"device: {name} is not there; this machine has {has}. Choose --device auto or --device cpu.")
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """The dtype of autocast; ``auto`` is bf16 where the hardware multiplies it, else float32 (None)."""
+    if name == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        elif device.type == "cpu":
+            fast = any(
+                getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+            )
+        else:
+            fast = False
+        name = "bf16" if fast else "fp32"
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

@@ -1,0 +1,49 @@
+"""Losses over a network's list of logit maps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam_spl.errors import ConfigError
+
+
+class SegmentationLoss(nn.Module):
+    """Weighted binary cross entropy and soft IoU, summed over the maps.
+
+    Args:
+        bce: weight of the cross entropy, mean over pixels (SAM-SPL's recipe).
+        iou: weight of the soft IoU, 1 - (sum(p y) + 1) / (sum p + sum y - sum(p y) + 1) with p the probability.
+        iou_over: ``batch`` sums over the whole batch (DATransNet's recipe); ``image`` over each image, then takes the
+            mean, so that an image with a small target counts as much as one with a large one.
+
+    Shape:
+        - logits: list of (B, 1, H, W)
+        - mask: (B, 1, H, W) in {0, 1}
+        - returns: scalar, in float32 at least
+    """
+
+    def __init__(self, bce: float = 1.0, iou: float = 0.0, iou_over: str = "image") -> None:
+        super().__init__()
+        if iou_over not in ("image", "batch"):
+            raise ConfigError(f"loss.iou_over: {iou_over!r} is neither image nor batch")
+        self.bce, self.iou, self.iou_over = bce, iou, iou_over
+
+    def forward(self, logits: list[Tensor], mask: Tensor) -> Tensor:
+        loss = mask.new_zeros(())
+        for x in logits:
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            if self.bce:
+                loss = loss + self.bce * F.binary_cross_entropy_with_logits(x, mask)
+            if self.iou:
+                loss = loss + self.iou * soft_iou_loss(x.sigmoid(), mask, over=self.iou_over)
+        return loss
+
+
+def soft_iou_loss(prob: Tensor, mask: Tensor, *, over: str) -> Tensor:
+    """One minus the smoothed IoU of probabilities, of each ``image`` (mean) or of the ``batch``."""
+    dims = (1, 2, 3) if over == "image" else (0, 1, 2, 3)
+    intersection = (prob * mask).sum(dims)
+    union = (prob + mask).sum(dims) - intersection
+    return (1 - (intersection + 1) / (union + 1)).mean()

@@ -1,0 +1,78 @@
+"""Optimizers by name, the learning rate over time, and the moving average of weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from sam_spl.errors import ConfigError
+
+
+def build_optimizer(model: nn.Module, config: Any) -> torch.optim.Optimizer:
+    """Any optimizer that timm knows by name, over the parameters that train.
+
+    Args:
+        model: parameters under ``encoder.trunk`` get ``lr * trunk_lr_scale``.
+        config: :class:`~sam_spl.cli.config.OptimizerConfig`.
+
+    Raises:
+        ConfigError: unknown optimizer, or arguments that it does not take.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = config.trunk_lr_scale if name.startswith("encoder.trunk.") else 1.0
+            groups.setdefault(scale, []).append(parameter)
+    parameters = [{"params": group, "lr": config.lr * scale, "lr_scale": scale} for scale, group in groups.items()]
+    arguments = {key: tuple(value) if key == "betas" else value for key, value in config.args.items()}
+    try:
+        return create_optimizer_v2(
+            parameters, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, **arguments
+        )
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        raise ConfigError(
+            f"optimizer: {config.name} with {arguments} cannot be made ({error}). optimizer.name takes timm's names "
+            "(adan, adam, adamw, sgd, ...), optimizer.args what that one takes."
+        ) from error
+
+
+def learning_rate(epoch: float, epochs: int, config: Any) -> float:
+    """The learning rate at a moment of training, in epochs from the start.
+
+    Linear from 0 over ``warmup_epochs``, then half a cosine from ``lr`` to ``eta_min`` at the end of the last epoch.
+    """
+    warmup = config.warmup_epochs
+    if epoch < warmup:
+        return config.lr * epoch / warmup
+    done = (epoch - warmup) / max(epochs - warmup, 1e-9)
+    return config.eta_min + (config.lr - config.eta_min) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group its share of ``lr``."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers.
+
+    After n updates the decay is at most (1 + n) / (10 + n): the random start is forgotten soon.
+    """
+
+    @torch.no_grad()
+    def update(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        count = int(num_averaged)
+        weight = 1 - min(decay, (1 + count) / (10 + count))
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, current, weight)
+        else:
+            for mine, theirs in zip(average, current, strict=True):
+                mine.copy_(theirs)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

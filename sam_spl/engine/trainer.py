@@ -1,0 +1,228 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet, collate_training
+from sam_spl.engine.checkpoint import RunFolder
+from sam_spl.engine.distributed import World
+from sam_spl.engine.evaluator import evaluate
+from sam_spl.engine.optim import averaged, build_optimizer, learning_rate, set_learning_rate
+from sam_spl.errors import InputError
+from sam_spl.metrics import scores
+
+log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Train a network, keep the last and the best weights, and go on exactly where a run stopped.
+
+    Args:
+        model: on any device; parameters that do not require gradients stay as they are.
+        loss: of (logits, mask).
+        train_set: augmented samples.
+        val_set: what ``best`` is chosen by (IoU); None keeps the last weights as the best.
+        config: :class:`~sam_spl.cli.config.TrainConfig`.
+        world: this process.
+        folder: where rank 0 writes.
+        description: what the weights files say of themselves.
+        num_workers: loader processes.
+        extra: plain values to keep in ``last.pt``.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        loss: nn.Module,
+        train_set: TrainingSet,
+        val_set: EvaluationSet | None,
+        config: Any,
+        world: World,
+        folder: RunFolder,
+        description: Mapping[str, Any],
+        num_workers: int = 0,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config, self.world, self.folder, self.loss = config, world, folder, loss
+        self.description, self.extra, self.num_workers = dict(description), dict(extra or {}), num_workers
+        self.val_set = val_set
+
+        self.model = model.to(world.device, memory_format=torch.channels_last)
+        self.network: nn.Module = self.model
+        if world.size > 1:
+            ids = [world.device.index] if world.device.type == "cuda" else None
+            self.network = DistributedDataParallel(self.model, device_ids=ids)
+        self.average = averaged(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
+        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=world.precision is torch.float16)
+
+        self.sampler = EpochSampler(len(train_set), config.seed, world.rank, world.size)
+        self.loader = DataLoader(
+            train_set,
+            batch_size=config.trainer.batch_size,
+            sampler=self.sampler,
+            num_workers=num_workers,
+            collate_fn=collate_training,
+            pin_memory=world.device.type == "cuda",
+        )
+        if not len(self.loader):
+            raise InputError(f"dataset: {len(train_set)} training images are too few for {world.size} processes.")
+        self.epoch = 0  # finished ones
+        self.best: float | None = None
+
+    def fit(self) -> None:
+        """Train up to ``trainer.epochs``.
+
+        Raises:
+            InputError: the loss is not finite.
+        """
+        epochs = self.config.trainer.epochs
+        if self.epoch == 0 and self.world.main:
+            self.save()  # an interruption of the very first epoch can be resumed as well
+        while self.epoch < epochs:
+            row = self.train_epoch()
+            row |= self.evaluate_epoch()
+            self.keep_best(row)
+            if self.world.main:
+                self.save()
+                self.folder.append_metrics(row)
+                log.info("%s", _summary(row, epochs))
+
+    def train_epoch(self) -> dict[str, Any]:
+        """One pass over the training images; what it was like, for ``metrics.jsonl``."""
+        self.network.train()
+        self.sampler.epoch = self.epoch
+        lr = set_at = 0.0
+        total, seen, started = 0.0, 0, time.perf_counter()
+        title = f"epoch {self.epoch + 1}/{self.config.trainer.epochs}"
+        with tqdm(
+            total=len(self.sampler), desc=title, unit="img", leave=False, disable=None if self.world.main else True
+        ) as bar:
+            for step, batch in enumerate(self.loader):
+                # A schedule per step takes the middle of each step, so that a warm-up does not begin with zero.
+                set_at = self.epoch + ((step + 0.5) / len(self.loader) if self.config.optimizer.per_step else 0.0)
+                lr = learning_rate(set_at, self.config.trainer.epochs, self.config.optimizer)
+                set_learning_rate(self.optimizer, lr)
+
+                loss = self.train_step(batch, step)
+                count = len(batch["name"])
+                total, seen = total + loss * count, seen + count
+                bar.update(count)
+                bar.set_postfix(loss=f"{total / seen:.4f}", refresh=False)
+        self.epoch += 1
+        seconds = time.perf_counter() - started
+        return {
+            "epoch": self.epoch,
+            "loss": self.world.mean(total / seen),
+            "lr": lr,
+            "seconds": round(seconds, 2),
+            "images_per_second": round(seen * self.world.size / seconds, 2),
+        }
+
+    def train_step(self, batch: Mapping[str, Any], step: int) -> float:
+        """Forward, loss, backward, update; the loss of the batch."""
+        image = batch["image"].to(self.world.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        mask = batch["mask"].to(self.world.device, non_blocking=True)
+        with self.world.autocast():
+            logits = self.network(image)
+        loss: Tensor = self.loss(logits, mask)
+        if self.world.any(not bool(torch.isfinite(loss))):
+            raise InputError(
+                f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1} (images "
+                f"{', '.join(batch['name'][:4])}, ...), before it could reach the weights. Lower optimizer.lr (now "
+                f"{self.config.optimizer.lr:g}), set trainer.clip_grad=1 or precision=fp32, then --resume "
+                f"{self.folder.path} goes on from epoch {self.epoch}."
+            )
+
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.config.trainer.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return loss.item()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are scored and released: averaged ones where there are any."""
+        return self.average.module if self.average is not None and int(self.average.n_averaged) else self.model
+
+    def evaluate_epoch(self) -> dict[str, Any]:
+        """Scores on the validation images, every ``eval_every`` epochs and after the last one."""
+        self.world.share_buffers(self.evaluated)
+        due = self.epoch % self.config.trainer.eval_every == 0 or self.epoch == self.config.trainer.epochs
+        if self.val_set is None or not due:
+            return {}
+        counts = evaluate(
+            self.evaluated,
+            self.val_set,
+            self.world,
+            batch_size=self.config.trainer.eval_batch_size,
+            num_workers=self.num_workers,
+        )
+        return asdict(scores(counts.values()))
+
+    def keep_best(self, row: dict[str, Any]) -> None:
+        """Write ``best.*`` when the validation IoU is the highest yet, or every epoch without validation."""
+        if self.val_set is not None:
+            iou = row.get("iou")
+            if iou is None or (self.best is not None and iou <= self.best):
+                return
+            self.best = iou
+        if self.world.main:
+            self.folder.save_best(self.evaluated.state_dict(), self.description | {"epoch": self.epoch})
+
+    def save(self) -> None:
+        """Write all that :meth:`resume` needs."""
+        self.folder.save_last(
+            {
+                "description": self.description | {"epoch": self.epoch},
+                "model": self.model.state_dict(),
+                "ema": self.average.module.state_dict() if self.average is not None else None,
+                "ema_updates": int(self.average.n_averaged) if self.average is not None else 0,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "epoch": self.epoch,
+                "best": self.best,
+                "torch_rng": torch.get_rng_state(),
+                **self.extra,
+            }
+        )
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of a ``last.pt``: the epochs that follow are those of the uninterrupted run."""
+        self.model.load_state_dict(state["model"])
+        if self.average is not None and state["ema"] is not None:
+            self.average.module.load_state_dict(state["ema"])
+            self.average.n_averaged.fill_(state["ema_updates"])
+        # Some optimizers (Adan) keep the tensors that they are given: the state may be used again.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.best = state["epoch"], state["best"]
+        torch.set_rng_state(state["torch_rng"])
+
+
+def _summary(row: Mapping[str, Any], epochs: int) -> str:
+    parts = [f"epoch {row['epoch']}/{epochs} loss {row['loss']:.4f}"]
+    if row.get("iou") is not None:
+        parts += [f"iou {row['iou']:.4f}"]
+        parts += [f"pd {row['pd']:.4f}"] if row["pd"] is not None else []
+        parts += [f"fa {row['fa'] * 1e6:.2f}e-6"]
+    parts += [f"lr {row['lr']:.2e} {row['images_per_second']:.1f} img/s {row['seconds']:.0f} s"]
+    return " ".join(parts)

@@ -1,0 +1,33 @@
+"""Errors that a user can cause and mend. Anything else that is raised is a fault of ours."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """One message that says what is wrong, where, and how to mend it."""
+
+    exit_code = 1
+
+
+class InputError(UserError):
+    """Data, files or devices are not what they should be; commands end with exit code 1."""
+
+
+class ConfigError(UserError):
+    """A flag, key or value is not valid; commands end with exit code 2."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """The valid names closest to ``name`` (or the choice there is, where none is close), for an error message."""
+    known = sorted(known)
+    lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=limit, cutoff=0.5)
+    if close:
+        return ", ".join(lower[candidate] for candidate in close)
+    top = [candidate for candidate in known if "." not in candidate] or known
+    return ", ".join(top[:20]) + (", ..." if len(top) > 20 else "")

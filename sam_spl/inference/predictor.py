@@ -1,0 +1,60 @@
+"""Use a trained network on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sam_spl.data.catalog import normalise_of
+from sam_spl.data.dataset import Image, Normalise, resize
+from sam_spl.engine.distributed import World, pick_device, pick_precision
+from sam_spl.engine.evaluator import probabilities
+from sam_spl.models.checkpoints import load_model
+
+
+class Predictor:
+    """From an image as stored to a probability map of its size.
+
+    Args:
+        model: the network.
+        normalise: as in training.
+        image_size: the network's square input in pixels; None for the image's own size.
+        world: device and precision.
+    """
+
+    def __init__(self, model: nn.Module, normalise: Normalise, image_size: int | None, world: World) -> None:
+        self.model = model.to(world.device, memory_format=torch.channels_last).eval()
+        self.normalise, self.image_size, self.world = normalise, image_size, world
+
+    @torch.inference_mode()
+    def __call__(self, image: Image) -> NDArray[np.float32]:
+        """Predict one image.
+
+        Args:
+            image: uint8 or uint16, (H, W) or RGB (H, W, 3).
+
+        Returns:
+            (H, W), the probability in [0, 1] that a pixel is target.
+        """
+        x = self.normalise(resize(image, self.image_size))[None].to(self.world.device)
+        with self.world.autocast():
+            logits = self.model(x.contiguous(memory_format=torch.channels_last))[0]
+        return probabilities(logits, [image.shape[:2]])[0]  # type: ignore[list-item]
+
+
+def load(file: str | Path, device: str = "auto", precision: str = "auto") -> Predictor:
+    """A predictor from a weights file that describes itself (or a run folder).
+
+    Published weights say nothing of normalisation and size: ImageNet's and 256 are assumed.
+
+    Raises:
+        InputError: as :func:`sam_spl.models.checkpoints.load_model`, or no such device.
+    """
+    model, description = load_model(file, mean=Normalise.mean, std=Normalise.std, image_size=256)
+    chosen = pick_device(device)
+    world = World(0, 1, chosen, pick_precision(precision, chosen))
+    return Predictor(model, normalise_of(description, model.in_channels), description["image_size"], world)  # type: ignore[arg-type]

@@ -1,0 +1,72 @@
+"""Networks by name: the files of ``configs/model/`` are the list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import OmegaConf
+from torch import nn
+
+import sam_spl
+from sam_spl.errors import ConfigError, nearest
+
+#: Keys of a model file that say which weights to fetch, and are no arguments of its class.
+NOT_ARGUMENTS = ("name", "trunk_weights", "hub")
+
+
+def config_folder() -> Path:
+    """The folder of YAML files: beside the package in a checkout, inside it in a wheel."""
+    package = Path(sam_spl.__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def model_names() -> list[str]:
+    """The names that :func:`build_model` knows."""
+    return sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """The content of ``configs/model/<name>.yaml``.
+
+    Raises:
+        ConfigError: no such file.
+    """
+    if name not in model_names():
+        raise ConfigError(f"model: {name!r} is unknown. Nearest: {nearest(name, model_names())}")
+    config = OmegaConf.to_container(OmegaConf.load(config_folder() / "model" / f"{name}.yaml"))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def build_model(name: str, **arguments: Any) -> nn.Module:
+    """Build a network with random weights.
+
+    Args:
+        name: one of :func:`model_names`, as in ``configs/model/``.
+        **arguments: override the arguments of that file.
+
+    Returns:
+        The network, which remembers ``name`` and all its arguments in ``model.built_from`` for
+        :func:`sam_spl.models.checkpoints.save_weights`.
+
+    Raises:
+        ConfigError: unknown name or argument.
+    """
+    config = model_config(name)
+    target = config.pop("_target_")
+    for key in NOT_ARGUMENTS:
+        config.pop(key, None)
+    for key in arguments:
+        if key not in config:
+            raise ConfigError(f"model.{key}: {name} has no such argument. Nearest: {nearest(key, config)}")
+    config.update(arguments)
+
+    try:
+        model = hydra.utils.get_class(target)(**config)
+    except TypeError as error:
+        raise ConfigError(f"model {name}: {error}") from error
+    model.built_from = {"model": name, "arguments": config}
+    return model
