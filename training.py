@@ -1,7 +1,7 @@
 """Train a network: ``python training.py --help``."""
 
+from sam_spl.cli.commands import train
 from sam_spl.cli.errors import run
-from sam_spl.cli.train import train
 
 if __name__ == "__main__":
     run(train)

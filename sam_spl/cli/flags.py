@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sam_spl.cli.config import check, register
 from sam_spl.errors import ConfigError, nearest
-from sam_spl.models.registry import config_folder
+from sam_spl.files import config_folder
 
 #: Published flags and what they set. None takes its value but says nothing here (torchrun sets the rank itself).
 TRAIN_FLAGS: dict[str, str | None] = {

@@ -1,4 +1,4 @@
-"""``testing.py``: load, score, write the results."""
+"""One test: load, score, write the results."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 
 import cv2
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import sam_spl
-from sam_spl.cli.flags import TEST_FLAGS, compose_config, help_text, overrides_from
 from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet
-from sam_spl.engine.distributed import World, distributed
+from sam_spl.engine.distributed import World
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.errors import InputError
 from sam_spl.files import write_text
@@ -26,20 +25,6 @@ from sam_spl.inference.render import overlay, write_png
 from sam_spl.metrics import PROTOCOL, ImageCounts, NativeScores, scores
 from sam_spl.metrics.native import percent
 from sam_spl.models.checkpoints import find_weights, load_model, sha256
-
-
-def test(argv: list[str]) -> None:
-    """Test as the command line says."""
-    if {"-h", "--help"} & set(argv):
-        print(help_text("testing.py", TEST_FLAGS))
-        return
-    show = "--config" in argv
-    config = compose_config("test", overrides_from([word for word in argv if word != "--config"], TEST_FLAGS))
-    if show:
-        print(OmegaConf.to_yaml(config))
-        return
-    with distributed(config.device, config.precision, use_ddp=config.use_ddp) as world:
-        run(config, world)
 
 
 def run(config: DictConfig, world: World) -> None:

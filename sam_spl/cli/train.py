@@ -1,4 +1,4 @@
-"""``training.py``: compose, build, fit."""
+"""One training run: build, fit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 import sam_spl
-from sam_spl.cli.flags import TRAIN_FLAGS, compose_config, help_text, overrides_from
 from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet, Normalise, TrainingSet
 from sam_spl.data.transforms import build_transform
-from sam_spl.engine.checkpoint import RunFolder, find_last, read_last
-from sam_spl.engine.distributed import World, distributed
+from sam_spl.engine.checkpoint import RunFolder
+from sam_spl.engine.distributed import World
 from sam_spl.engine.trainer import Trainer
 from sam_spl.errors import ConfigError
 from sam_spl.files import write_text
@@ -28,29 +27,6 @@ from sam_spl.models.checkpoints import load_trunk, load_weights
 from sam_spl.models.registry import NOT_ARGUMENTS, build_model
 
 log = logging.getLogger(__name__)
-
-
-def train(argv: list[str]) -> None:
-    """Train as the command line says."""
-    if {"-h", "--help"} & set(argv):
-        print(help_text("training.py", TRAIN_FLAGS))
-        return
-    show = "--config" in argv
-    overrides = overrides_from([word for word in argv if word != "--config"], TRAIN_FLAGS)
-    config = compose_config("train", overrides)
-    if show:
-        print(OmegaConf.to_yaml(config))
-        return
-    state = None
-    if config.resume is not None:
-        state = read_last(config.save_dir if config.resume == "auto" else config.resume)
-        overrides = _merge(state["overrides"], overrides)
-        config = compose_config("train", overrides)
-        if config.resume != "auto":
-            config.save_dir = str(find_last(config.resume).parent)
-
-    with distributed(config.device, config.precision, use_ddp=config.use_ddp) as world:
-        run(config, overrides, state, world)
 
 
 def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | None, world: World) -> None:
@@ -158,11 +134,6 @@ def _describe(
         "selected_by": f"IoU on the {val} images" if val else "last epoch",
         "sam_spl": sam_spl.__version__,
     }
-
-
-def _merge(saved: list[str], given: list[str]) -> list[str]:
-    merged = dict(word.split("=", 1) for word in [*saved, *given])
-    return [f"{key}={value}" for key, value in merged.items()]
 
 
 def _start_log(file: Path | None) -> None:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import OmegaConf
 from torch import nn
 
-import sam_spl
 from sam_spl.errors import ConfigError, nearest
+from sam_spl.files import config_folder
 
 #: Keys of a model file that say which weights to fetch, and are no arguments of its class.
 NOT_ARGUMENTS = ("name", "trunk_weights", "hub")
-
-
-def config_folder() -> Path:
-    """The folder of YAML files: beside the package in a checkout, inside it in a wheel."""
-    package = Path(sam_spl.__file__).parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def model_names() -> list[str]:

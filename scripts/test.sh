@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Set up, then run the tests; arguments go to pytest. Without any: all but the slow and the GPU ones, under 10 minutes.
+#   bash scripts/test.sh                          the suite
+#   bash scripts/test.sh -m "slow or gpu"         the rest
+#   SAM_SPL_DATA=/data bash scripts/test.sh       also the tests on real data, found at /data/SIRST
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+if [ $# -eq 0 ]; then
+    set -- -m "not slow and not gpu" --durations=8
+fi
+exec .venv/bin/python -m pytest "$@"
