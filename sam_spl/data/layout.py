@@ -103,6 +103,8 @@ def find_split(root: Path, lists: str | None = None) -> Split:
 
     items = _pair(root)
     found = _find_lists(root)
+    # YAML and Hydra read 50_50 as the number 5050.
+    lists = next((name for name in found if lists is not None and _plain(name) == _plain(lists)), lists)
     if lists is not None and lists not in found:
         raise InputError(
             f"dataset.lists: {root} has no split lists {lists!r}. "
