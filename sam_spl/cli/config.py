@@ -19,7 +19,7 @@ class DatasetConfig:
     title: str = MISSING  # as papers spell it
     aliases: list[str] = field(default_factory=list)  # other names for the command line and for folders
     source: str = "folder"  # folder | synthetic
-    data_path: str = "./datasets"  # the set's folder, or one that holds it
+    data_path: str | None = "./datasets"  # the set's folder, or one that holds it
     lists: str | None = None  # folder of the split lists, where a set comes with several
     image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
     test_size: int | None = None  # where testing differs from image_size
@@ -114,6 +114,8 @@ def check(config: Any) -> None:
     Raises:
         ConfigError: the first rule that is broken.
     """
+    if config.dataset.data_path is None:
+        raise ConfigError("dataset.data_path: a value is required, as --data_path VALUE.")
     training = "trainer" in config
     sizes = {"dataset.image_size": config.dataset.image_size, "dataset.test_size": config.dataset.test_size}
     if training:

@@ -105,7 +105,10 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
             config = compose(name, overrides=list(overrides))
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error, name, overrides)) from error
+        raise ConfigError(_explain(error, name)) from error
+    for key in sorted(OmegaConf.missing_keys(config)):
+        flag = next((flag for flag, sets in (TRAIN_FLAGS | TEST_FLAGS).items() if sets == key), None)
+        raise ConfigError(f"{key}: a value is required" + (f", as {flag} VALUE." if flag else f", as {key}=VALUE."))
     check(config)
     return config
 
@@ -201,7 +204,7 @@ def _model_from_config_path(value: str) -> str:
     raise ConfigError(f"--config_path: {value} names no variant. Give a SAM 2 name (sam2.1_hiera_t) or use model=.")
 
 
-def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
+def _explain(error: Exception, name: str) -> str:
     """Hydra's and OmegaConf's messages in one line, with the nearest valid names."""
     text = " ".join(str(error).split())
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""
@@ -215,8 +218,6 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     if match := re.search(r"Value '([^']*)' .*?could not be converted to (\w+)", cause + text):
         key = re.search(r"full_key: (\S+)", cause + text)
         return f"{key[1] if key else 'configuration'}: {match[1]!r} is not a number of kind {match[2].lower()}."
-    if match := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{match[1]}: a value is required. --help lists the flags."
     return f"configuration: {text[:300]} {cause[:200]}".strip()
 
 

@@ -137,14 +137,14 @@ def _describe(
 
 
 def _start_log(file: Path | None) -> None:
-    """Log to the console and to ``file``; without a file (other ranks) only warnings, to the console."""
+    """Log to the console and to ``file``; without a file (other ranks) only errors."""
     root = logging.getLogger("sam_spl")
     for handler in list(root.handlers):
         root.removeHandler(handler)
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
-    root.setLevel(logging.INFO if file else logging.WARNING)
+    root.setLevel(logging.INFO if file else logging.ERROR)
     if file:
         to_file = logging.FileHandler(file, encoding="utf-8")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

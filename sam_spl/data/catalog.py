@@ -67,15 +67,13 @@ def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataS
         seed: of what is held out, and of generated images.
 
     Raises:
-        ConfigError: a required value is missing or not valid.
+        ConfigError: a value is not valid.
         InputError: the folder, a mask or a listed image is missing.
     """
     if config.source == "synthetic":
         return _synthetic(config, seed)
     if config.source != "folder":
         raise ConfigError(f"dataset.source: {config.source!r} is neither folder nor synthetic")
-    if config.data_path in (None, "", "???"):
-        raise ConfigError(f"dataset.data_path: {config.title} needs its folder, as --data_path FOLDER")
     root = find_root(config.data_path, (config.title, config.name, *config.aliases))
     split = find_split(root, config.lists)
     train, val = split.train, split.val

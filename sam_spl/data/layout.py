@@ -53,7 +53,7 @@ def find_root(data_path: str | Path, names: Iterable[str]) -> Path:
         InputError: neither exists.
     """
     path = Path(data_path).expanduser()
-    names = list(names)
+    names = list(dict.fromkeys(names))
     if not path.is_dir():
         raise InputError(
             f"dataset: no folder {path} (from {Path.cwd()}). Put {names[0]} there or give --data_path "

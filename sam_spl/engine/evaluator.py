@@ -55,6 +55,7 @@ def evaluate(
         pin_memory=world.device.type == "cuda",
     )
     metric = NativeMetric().to(world.device)
+    metric.update([], [], [])
     total = len(share)  # type: ignore[arg-type]
     with tqdm(total=total, desc=title, unit="img", disable=None if title and world.main else True) as bar:
         for batch, probs in predict_batches(model, loader, world):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from sam_spl.metrics.target import components, match
 
@@ -140,27 +141,29 @@ class NativeMetric(Metric):
     """
 
     full_state_update = False
-    rows: Tensor
+    rows: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        columns = 1 + len(fields(ImageCounts))
-        # One tensor, not a list: a process without images then gathers zero rows like any other number.
-        self.add_state("rows", default=torch.zeros(0, columns, dtype=torch.int64), dist_reduce_fx="cat")
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     def update(
         self, indices: Sequence[int], preds: Sequence[NDArray[np.bool_]], masks: Sequence[NDArray[np.bool_]]
     ) -> None:
-        """Add images: their indices, boolean predictions and boolean masks (H, W), any sizes."""
+        """Add images: their indices, boolean predictions and boolean masks (H, W), any sizes.
+
+        A process that may have no image at all adds none once: it then gathers zero rows like any other number.
+        """
         rows = [
             [index, *asdict(count_image(pred, mask)).values()]
             for index, pred, mask in zip(indices, preds, masks, strict=True)
         ]
-        self.rows = torch.cat([self.rows, torch.tensor(rows, dtype=torch.int64, device=self.rows.device)])
+        columns = 1 + len(fields(ImageCounts))
+        self.rows.append(torch.tensor(rows, dtype=torch.int64, device=self.device).reshape(-1, columns))
 
     def compute(self) -> Tensor:
         """All rows, of every process: the index, then the fields of :class:`ImageCounts`."""
-        return self.rows
+        return dim_zero_cat(self.rows)
 
     def counts(self) -> dict[int, ImageCounts]:
         """Counts by index, in the order of the data set, of every process."""

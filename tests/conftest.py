@@ -1,0 +1,105 @@
+"""Small data sets on disk, small networks, and the golden numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+
+#: A SAM-SPL of three stages that computes in milliseconds, as overrides of sam_spl_t.
+TINY = {"embed_dim": 16, "stages": [1, 2, 2], "window_spec": [4, 2, 3], "global_att_blocks": [4]}
+TINY_OVERRIDES = [
+    "model.embed_dim=16",
+    "model.stages=[1,2,2]",
+    "model.window_spec=[4,2,3]",
+    "model.global_att_blocks=[4]",
+]
+
+
+def _load_fill() -> ModuleType:
+    spec = util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+fill = _load_fill()
+
+
+def golden_state(variant: str) -> dict[str, torch.Tensor]:
+    """The golden weights of a SAM-SPL variant, under the published names."""
+    manifest = json.loads((GOLDEN / f"sam_spl_{variant}_manifest.json").read_text())
+    return {
+        name: torch.from_numpy(np.asarray(fill.parameter(name, tuple(shape)))) for name, (shape, _) in manifest.items()
+    }
+
+
+def write_folder(
+    root: Path, count: int = 6, size: tuple[int, int] = (48, 40), lists: dict[str, list[int]] | None = None
+) -> Path:
+    """A folder with ``images/`` and ``masks/`` of ``count`` noisy images with one bright target each."""
+    rng = np.random.default_rng(7)
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    for index in range(count):
+        image = rng.integers(20, 60, size, dtype=np.uint8)
+        mask = np.zeros(size, np.uint8)
+        top, left = rng.integers(4, size[0] - 8), rng.integers(4, size[1] - 8)
+        mask[top : top + 3, left : left + 3] = 255
+        image[mask > 0] = 220
+        cv2.imwrite(str(root / "images" / f"im_{index}.png"), image)
+        cv2.imwrite(str(root / "masks" / f"im_{index}.png"), mask)
+    for name, indices in (lists or {}).items():
+        (root / f"{name}.txt").write_text("\n".join(f"im_{index}" for index in indices))
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six images: four to train on, two to test on."""
+    return write_folder(tmp_path / "mine", lists={"train": [0, 1, 2, 3], "test": [4, 5]})
+
+
+@pytest.fixture(scope="session")
+def sirst() -> Path:
+    """The real SIRST, where ``SAM_SPL_DATA`` says it is."""
+    data = os.environ.get("SAM_SPL_DATA")
+    if not data or not (Path(data) / "SIRST").is_dir():
+        pytest.skip("SAM_SPL_DATA names no folder that holds SIRST")
+    return Path(data) / "SIRST"
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def command() -> Run:
+    """Run a command of the repository as a user does; ``env`` adds to the environment."""
+
+    def run(*argv: Any, env: dict[str, str] | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        words = [str(word) for word in argv]
+        prefix = [sys.executable] if words[0].endswith(".py") else []
+        return subprocess.run(
+            [*prefix, *words],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

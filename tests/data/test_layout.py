@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam_spl.data.catalog import hold_out
+from sam_spl.data.dataset import FolderSource, read_image, read_mask
+from sam_spl.data.layout import find_root, find_split, fingerprint
+from sam_spl.errors import InputError
+from tests.conftest import write_folder
+
+
+def _names(items) -> list[str]:
+    return [item.name for item in items]
+
+
+def test_lists_at_the_root_without_trailing_newline(folder):
+    split = find_split(find_root(folder, ["mine"]))
+    assert _names(split.train) == ["im_0", "im_1", "im_2", "im_3"]
+    assert _names(split.test) == ["im_4", "im_5"]
+    assert split.val == ()
+
+
+def test_lists_with_extensions_crlf_blank_lines_and_a_byte_order_mark(folder):
+    (folder / "train.txt").write_bytes(b"\xef\xbb\xbfim_2.png\r\n\r\nim_0.png\r\nim_2\r\n")
+    assert _names(find_split(folder).train) == ["im_2", "im_0"]
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [("img_idx", ("train_NUDT-SIRST", "test_NUDT-SIRST")), ("50_50", ("train", "test")), (".", ("trainval", "test"))],
+)
+def test_lists_in_the_folders_of_the_published_sets(tmp_path, where, names):
+    root = write_folder(tmp_path / "NUDT-SIRST")
+    (root / where).mkdir(exist_ok=True)
+    for name, content in zip(names, ("im_0\nim_1\n", "im_5\n"), strict=True):
+        (root / where / f"{name}.txt").write_text(content)
+    split = find_split(root)
+    assert (split.lists, _names(split.train), _names(split.test)) == (where, ["im_0", "im_1"], ["im_5"])
+
+
+def test_val_is_not_part_of_train_when_there_is_trainval_too(tmp_path):
+    root = write_folder(tmp_path / "s", lists={"train": [0, 1], "val": [2], "trainval": [0, 1, 2], "test": [3]})
+    split = find_split(root)
+    assert (_names(split.train), _names(split.val)) == (["im_0", "im_1"], ["im_2"])
+
+
+def test_several_splits_must_be_chosen_from(folder):
+    (folder / "50_50").mkdir()
+    for name in ("train", "test"):
+        (folder / "50_50" / f"{name}.txt").write_text("im_0")
+    with pytest.raises(InputError, match=r"holds 2 splits .* dataset\.lists="):
+        find_split(folder)
+    assert _names(find_split(folder, "50_50").train) == ["im_0"]
+    assert _names(find_split(folder, "5050").train) == ["im_0"]  # what YAML makes of 50_50
+    with pytest.raises(InputError, match="Nearest: 50_50"):
+        find_split(folder, "50-51")
+
+
+@pytest.mark.parametrize("train", ["train", "trainval"])
+def test_split_folders(tmp_path, train):
+    write_folder(tmp_path / "s" / train, count=3)
+    write_folder(tmp_path / "s" / "test", count=2)
+    split = find_split(find_root(tmp_path / "s", ["s"]))
+    assert (len(split.train), len(split.test)) == (3, 2)
+
+
+def test_without_lists_the_split_is_fixed_by_the_names(tmp_path):
+    root = write_folder(tmp_path / "s", count=40)
+    split = find_split(root)
+    assert len(split.train) + len(split.test) == 40
+    assert 2 <= len(split.test) <= 14
+    assert set(_names(split.train)).isdisjoint(_names(split.test))
+    (root / "images" / "im_39.png").unlink()
+    fewer = find_split(root)
+    assert set(_names(fewer.test)) == set(_names(split.test)) - {"im_39"}  # no image changed sides
+
+
+@pytest.mark.parametrize("spelling", ["SIRST", "sirst", "NUAA-SIRST", "nuaa_sirst"])
+def test_the_set_is_found_under_its_names(tmp_path, spelling):
+    write_folder(tmp_path / spelling)
+    assert find_root(tmp_path, ["SIRST", "NUAA-SIRST"]) == tmp_path / spelling
+
+
+def test_one_more_folder_of_an_archive_and_capital_folders(tmp_path):
+    inner = write_folder(tmp_path / "IRSTDID-800" / "IRSTDID-SKY")
+    (inner / "images").rename(inner / "Images")
+    (inner / "masks").rename(inner / "Masks")
+    root = find_root(tmp_path, ["IRSTDID-SKY", "IRSTDID-800"])
+    assert root == inner
+    assert len(find_split(root).train) > 0
+
+
+@pytest.mark.parametrize("ending", ["_pixels0", "_mask", "_label", ""])
+def test_mask_endings(tmp_path, ending):
+    root = write_folder(tmp_path / "s", count=2)
+    for path in list((root / "masks").iterdir()):
+        path.rename(path.with_name(path.stem + ending + path.suffix))
+    assert {item.mask.stem for item in find_split(root).train} <= {f"im_0{ending}", f"im_1{ending}"}
+
+
+def _remove_mask(root: Path) -> None:
+    (root / "masks" / "im_3.png").unlink()
+
+
+def _empty_list(root: Path) -> None:
+    (root / "train.txt").write_text("\n")
+
+
+def _absent_image(root: Path) -> None:
+    (root / "train.txt").write_text("im_0\nim_77\nim_78")
+
+
+def _no_masks(root: Path) -> None:
+    for path in (root / "masks").iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_remove_mask, r"1 of 6 images .* have no mask .* first im_3\.png"),
+        (_empty_list, r"the list .*train\.txt is empty"),
+        (_absent_image, r"names 2 of 3 images that are not there, first im_77, im_78"),
+        (_no_masks, "no masks/ folder"),
+    ],
+)
+def test_damaged_sets_say_what_where_and_how_to_mend(folder, damage, message):
+    damage(folder)
+    with pytest.raises(InputError, match=message):
+        find_split(find_root(folder, ["mine"]))
+
+
+def test_an_absent_folder_and_an_absent_set(tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        find_root(tmp_path / "nowhere", ["SIRST"])
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"no folder called SIRST .*found: other"):
+        find_root(tmp_path, ["SIRST"])
+
+
+def test_unreadable_files_and_masks_of_another_size_are_named(folder):
+    cv2.imwrite(str(folder / "masks" / "im_1.png"), np.zeros((5, 7), np.uint8))
+    with pytest.raises(InputError, match=r"im_1\.png is 7x5, its image im_1\.png 40x48"):
+        FolderSource(find_split(folder).train)
+    (folder / "images" / "im_0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"im_0\.png is no image that can be read"):
+        FolderSource(find_split(folder).train)
+
+
+def test_images_are_read_once(folder):
+    source = FolderSource(find_split(folder).train)
+    first = source.load(0)[0]
+    for path in (folder / "images").iterdir():
+        path.unlink()
+    assert source.load(0)[0] is first
+
+
+def test_modes(tmp_path):
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    colour = np.dstack([grey, grey + 1, grey + 2])
+    files = {
+        "grey": grey,
+        "equal": np.dstack([grey] * 3),
+        "alpha": np.dstack([grey, grey, grey, np.full_like(grey, 9)]),
+        "deep": grey.astype(np.uint16) * 1000,
+        "colour": colour,
+    }
+    for name, content in files.items():
+        cv2.imwrite(str(tmp_path / f"{name} (1).png"), content)
+    for name in ("grey", "equal", "alpha"):
+        np.testing.assert_array_equal(read_image(tmp_path / f"{name} (1).png"), grey)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep (1).png"), files["deep"])
+    np.testing.assert_array_equal(read_image(tmp_path / "colour (1).png"), colour[..., ::-1])  # RGB
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([0, 1], [0, 1]), ([0, 255], [0, 1]), ([0, 64, 128, 255], [0, 0, 1, 1]), ([0, 0], [0, 0])]
+)
+def test_masks_are_binarised(tmp_path, values, expected):
+    cv2.imwrite(str(tmp_path / "m.png"), np.array([values], np.uint8))
+    assert read_mask(tmp_path / "m.png").tolist() == [[bool(value) for value in expected]]
+
+
+def test_hold_out_takes_a_share_and_leaves_the_rest_in_order(folder):
+    items = find_split(folder).train
+    train, val = hold_out(items, 0.25, seed=1)
+    assert len(val) == 1
+    assert [item for item in items if item not in val] == list(train)
+    assert hold_out(items, 0.25, seed=1) == (train, val)
+
+
+def test_fingerprints_ignore_order(folder):
+    items = find_split(folder).train
+    assert fingerprint(items) == fingerprint(items[::-1])
+    assert fingerprint(items) != fingerprint(items[1:])
+
+
+@pytest.mark.parametrize(
+    ("lists", "counts", "train_list"),
+    [
+        ("50_50", (213, 0, 214), "b2365b71"),
+        ("idx_427", (256, 85, 86), "f1e4856c"),
+    ],
+)
+def test_the_real_sirst(sirst, lists, counts, train_list):
+    split = find_split(find_root(sirst.parent, ["SIRST"]), lists)
+    assert (len(split.train), len(split.val), len(split.test)) == counts
+    assert set(_names(split.train)).isdisjoint(_names(split.test))
+    assert fingerprint(split.train).startswith(train_list)
+
+
+def test_the_real_sirst_reads_whole(sirst):
+    split = find_split(sirst, "50_50")
+    areas, channels = [], set()
+    for part in (split.train, split.test):
+        source = FolderSource(part)
+        for index in range(len(source)):
+            image, mask = source.load(index)
+            channels.add(image.ndim)
+            count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+            areas += stats[1:count, cv2.CC_STAT_AREA].tolist()
+    assert (len(areas), np.median(areas)) == (533, 20)  # spec/datasets.md
+    assert channels <= {2, 3}

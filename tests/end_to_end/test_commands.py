@@ -1,0 +1,337 @@
+"""The two commands as a user meets them, on tiny networks and images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import sam_spl
+from sam_spl.cli import commands
+from sam_spl.cli.errors import run
+from sam_spl.engine.trainer import Trainer
+from sam_spl.errors import InputError
+from tests.conftest import TINY_OVERRIDES
+
+TINY_SET = [
+    "dataset.image_size=64",
+    "dataset.synthetic.train=6",
+    "dataset.synthetic.val=3",
+    "dataset.synthetic.test=4",
+    "trainer.batch_size=4",
+    "optimizer.lr=1e-3",
+    "device=cpu",
+]
+
+
+def _train(save_dir: Path, *more: str) -> list[dict]:
+    commands.train([*TINY_OVERRIDES, *TINY_SET, "--save_dir", str(save_dir), *more])
+    return [json.loads(line) for line in (save_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _test(save_dir: Path, *more: str) -> dict:
+    commands.test(["--weights", str(save_dir), "device=cpu", *TINY_SET[:4], *more])
+    return json.loads(next(save_dir.glob("**/results.json")).read_text())
+
+
+def _losses(rows: list[dict]) -> list[float]:
+    return [row["loss"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    _train(folder, "trainer.epochs=2", "recipe=scratch", "trainer.ema_decay=0.5")
+    return folder
+
+
+def test_a_run_folder_holds_what_the_design_says(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {
+        "config.yaml",
+        "train.log",
+        "metrics.jsonl",
+        "last.pt",
+        "best.pt",
+        "best.safetensors",
+        "curves.png",
+    } <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert "epoch 2/2 loss" in (trained / "train.log").read_text()
+    assert cv2.imread(str(trained / "curves.png")) is not None
+    torch.load(trained / "last.pt", weights_only=True)
+
+
+def test_testing_equals_the_last_validation(trained, capsys):
+    # Validation scenes under the test's command: the same images, weights and numbers.
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    best = max(rows, key=lambda row: row["iou"])
+    result = _test(trained, "split=val", "seed=2727")
+    for key in ("iou", "niou", "f1", "pd", "fa", "targets", "detected"):
+        assert result["scores"][key] == best[key]
+    line = capsys.readouterr().out
+    number = r"(-|\d+\.\d\d)"
+    assert re.search(rf"IoU = {number} \| F1 = {number} \| nIoU = {number} \| Pd = {number} \| Fa = {number}", line)
+
+
+@pytest.mark.parametrize("weights", ["", "best.pt", "best.safetensors", "last.pt"])
+def test_every_weights_file_of_a_run_tests_without_a_model_flag(trained, tmp_path, weights):
+    commands.test(["--weights", str(trained / weights), "device=cpu", *TINY_SET[:4], f"output_dir={tmp_path}"])
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert result["scores"]["images"] == len(result["images"]) == 4
+    assert result["protocol"] == "native"
+    assert result["weights"]["arguments"]["embed_dim"] == 16
+    rows = list(csv.DictReader((tmp_path / "images.csv").open()))
+    assert [int(row["intersection"]) for row in rows] == [image["intersection"] for image in result["images"]]
+    assert len(list((tmp_path / "overlays").glob("*.png"))) == 4
+
+
+def test_scores_do_not_depend_on_the_batch_size(trained, tmp_path):
+    results = []
+    for size in (1, 3, 4):
+        commands.test(
+            [
+                "--weights",
+                str(trained),
+                "--batch_size",
+                str(size),
+                "device=cpu",
+                *TINY_SET[:4],
+                f"output_dir={tmp_path}",
+            ]
+        )
+        results.append(json.loads((tmp_path / "results.json").read_text())["images"])
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_predictor_gives_what_testing_scored(trained, folder):
+    predict = sam_spl.load(trained, device="cpu")
+    image = cv2.imread(str(folder / "images" / "im_0.png"), cv2.IMREAD_GRAYSCALE)
+    prob = predict(image)
+    assert prob.shape == image.shape
+    assert ((prob >= 0) & (prob <= 1)).all()
+    np.testing.assert_allclose(predict(np.dstack([image] * 3)), prob, atol=1e-6)
+    np.testing.assert_allclose(predict(image.astype(np.uint16) * 257), prob, atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["sam_spl", "scratch"])
+def test_resuming_equals_never_having_stopped(tmp_path, recipe):
+    extra = (f"recipe={recipe}", "trainer.epochs=3")
+    whole = _train(tmp_path / "whole", *extra)
+
+    stop_after(1, tmp_path / "parts", extra)
+    parts = _train(tmp_path / "parts", *extra, "--resume")  # the same command again
+    assert _losses(parts) == _losses(whole)
+
+    stop_after(2, tmp_path / "alone", extra)
+    commands.train(["--resume", str(tmp_path / "alone")])  # the folder alone
+    a, b = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "alone"))
+    assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])
+
+
+def stop_after(epochs: int, save_dir: Path, extra: tuple[str, ...]) -> None:
+    """Ctrl-C in the middle of the epoch that follows."""
+    step = Trainer.train_step
+
+    def interrupted(self, batch, index):
+        if self.epoch == epochs and index == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=f"{epochs} of 3 epochs are saved.*--resume"):
+            _train(save_dir, *extra)
+
+
+def test_a_non_finite_loss_stops_before_the_weights_are_touched(tmp_path):
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) in epoch \d+, step \d+ .*optimizer\.lr"):
+        _train(tmp_path / "r", "optimizer.name=sgd", "optimizer.args={}", "--lr", "1e30", "trainer.epochs=5")
+    state = torch.load(tmp_path / "r" / "last.pt", weights_only=True)
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_a_run_is_not_overwritten_unless_asked(tmp_path, capsys):
+    _train(tmp_path / "r", "trainer.epochs=1")
+    before = (tmp_path / "r" / "last.pt").read_bytes()
+    code, message = _failure(commands.train, [*TINY_OVERRIDES, *TINY_SET, f"save_dir={tmp_path / 'r'}"], capsys)
+    assert (code, "holds a run already" in message) == (2, True)
+    assert (tmp_path / "r" / "last.pt").read_bytes() == before
+    assert len(_train(tmp_path / "r", "trainer.epochs=1", "overwrite=true")) == 1
+
+
+def test_fine_tuning_starts_from_given_weights(trained, tmp_path):
+    state = torch.load(trained / "best.pt", weights_only=True)["model"]
+    _train(tmp_path / "r", f"weights={trained}", "trainer.epochs=1", "--lr", "1e-30", "--eta_min", "0")
+    tuned = torch.load(tmp_path / "r" / "last.pt", weights_only=True)["model"]
+    assert torch.equal(state["decoder.heads.0.weight"], tuned["decoder.heads.0.weight"])
+
+
+def test_a_folder_of_ones_own_trains_and_tests(folder, tmp_path, capsys):
+    flags = ["--dataset", "custom", "--data_path", str(folder), "--image_size", "32", "--device", "cpu"]
+    small = [*TINY_OVERRIDES, "--batch_size", "2", "--epoch", "1", "--save_dir", str(tmp_path / "r")]
+    commands.train([*flags, *small, "trainer.val_share=0.25"])
+    assert "3 train, 1 val, 2 test images" in capsys.readouterr().out
+    commands.test([*flags[:4], "--device", "cpu", "--weights", str(tmp_path / "r")])
+    result = json.loads((tmp_path / "r" / "test-custom" / "results.json").read_text())
+    assert [image["name"] for image in result["images"]] == ["im_4", "im_5"]
+    assert {image["pixels"] for image in result["images"]} == {48 * 40}  # scored at their own size
+
+
+def test_selection_by_the_test_images_says_so_everywhere(folder, tmp_path, capsys):
+    flags = ["--dataset", "custom", "--data_path", str(folder), "--image_size", "32", "--device", "cpu"]
+    commands.train([*flags, *TINY_OVERRIDES, "--epoch", "1", "trainer.selection=test", f"save_dir={tmp_path / 'r'}"])
+    assert "TEST images" in capsys.readouterr().out
+    commands.test([*flags[:4], "--device", "cpu", "--weights", str(tmp_path / "r")])
+    assert "chosen on the test images" in capsys.readouterr().out
+    text = (tmp_path / "r" / "test-custom" / "results.json").read_text()
+    assert json.loads(text)["weights"]["selected_by"] == "IoU on the test images"
+
+
+def _failure(command, argv, capsys) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        run(command, [str(word) for word in argv])
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    assert output.err.startswith("error: ")
+    return end.value.code, output.err
+
+
+CUSTOM = ["--dataset", "custom", "--data_path", "{folder}", "--image_size", "32", "--save_dir", "{tmp}/r"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["--dataset", "NUDT-SIRTS"], 2, "Nearest: NUDT-SIRST"),
+        (["--batchsize", "3"], 2, "Nearest: --batch_size"),
+        (["--lr", "abc"], 2, "optimizer.lr: 'abc' is not a number"),
+        (["--lr", "-1"], 2, "optimizer.lr"),
+        (["--batch_size", "0"], 2, "trainer.batch_size: 0 is not valid"),
+        (["--image_size", "0"], 2, "dataset.image_size: 0 is not valid"),
+        (["--image_size", "-256"], 2, "dataset.image_size: -256 is not valid"),
+        (["--epoch"], 2, "--epoch: a value is missing"),
+        (["--loss_func", "bce_loss_x"], 2, "loss: 'bce_loss_x' is unknown. Nearest: bce"),
+        (["model=sam_spl_q"], 2, "Nearest: sam_spl_"),
+        (["trainer.epoch=3"], 2, "Nearest: trainer.epochs"),
+        (["nonsense"], 2, "neither a flag nor an override"),
+        (["--use_ddp"], 2, "torchrun --nproc_per_node"),
+        (["--dataset", "custom"], 2, "dataset.data_path: a value is required, as --data_path VALUE"),
+        (["precision=fp8"], 2, "precision: fp8 is not valid"),
+        (["optimizer.name=adann", *TINY_OVERRIDES, *TINY_SET], 2, "optimizer: adann"),
+        (["--device", "cuda:77"], 1, "device: cuda:77 is not there"),
+        (["--device", "cup"], 1, "no device"),
+        (["--dataset", "SIRST", "--data_path", "{tmp}/absent"], 1, "no folder {tmp}/absent"),
+        (["--dataset", "SIRST", "--data_path", "{tmp}/empty"], 1, "no folder called SIRST"),
+        (["--resume", "{tmp}/absent"], 1, "resume: no file"),
+        ([*CUSTOM, "trainer.selection=val"], 2, "no validation images"),
+        ([*CUSTOM, "--weights", "{tmp}/absent.pt"], 1, "no file {tmp}/absent.pt"),
+        ([*CUSTOM[:6], "--save_dir", "{folder}/train.txt/run"], 1, "cannot write"),
+        ([*CUSTOM, "model.trunk_weights={folder}/train.txt"], 1, "damaged"),
+    ],
+)
+def test_what_a_user_can_get_wrong_in_training(argv, code, message, folder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    fill = {"folder": folder, "tmp": tmp_path}
+    words = [word.format(**fill) if "{" in word else word for word in argv]
+    ended, text = _failure(commands.train, [f"save_dir={tmp_path / 'r'}", *words], capsys)
+    assert (ended, message.format(**fill) in text) == (code, True), text
+    assert not (tmp_path / "r").exists()
+
+
+def _shrink_mask(folder: Path) -> None:
+    cv2.imwrite(str(folder / "masks" / "im_1.png"), np.zeros((5, 7), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "masks" / "im_1.png").unlink(), "have no mask"),
+        (lambda folder: (folder / "images" / "im_1.png").write_bytes(b"broken"), "im_1.png is no image"),
+        (lambda folder: (folder / "masks" / "im_1.png").write_bytes(b""), "im_1.png is no image"),
+        (lambda folder: (folder / "train.txt").write_text(""), "is empty"),
+        (lambda folder: (folder / "train.txt").write_text("im_0\nim_9"), "first im_9"),
+        (_shrink_mask, "is 7x5, its image im_1.png 40x48"),
+    ],
+)
+def test_damaged_data_stops_training_before_anything_is_written(damage, message, folder, tmp_path, capsys):
+    damage(folder)
+    argv = [word.format(folder=folder, tmp=tmp_path) for word in CUSTOM]
+    code, text = _failure(commands.train, argv, capsys)
+    assert (code, message in text) == (1, True), text
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        ([], 2, "weights: a value is required"),
+        (["--weights", "{tmp}/absent.pt"], 1, "no file {tmp}/absent.pt"),
+        (["--weights", "{folder}"], 1, "without best.safetensors"),
+        (["--weights", "{folder}/train.txt"], 1, "damaged"),
+        (["--weights", "{run}", "--image_size", "0"], 2, "image_size: 0 is not valid"),
+        (["--weights", "{run}", "--batch_size", "-1"], 2, "batch_size: -1 is not valid"),
+        (["--weights", "{run}", "split=tset"], 2, "split: tset is not valid"),
+        (["--weights", "{run}", "--dataset", "custom", "--data_path", "{folder}", "split=val"], 1, "no val images"),
+    ],
+)
+def test_what_a_user_can_get_wrong_in_testing(argv, code, message, trained, folder, tmp_path, capsys):
+    fill = {"folder": folder, "tmp": tmp_path, "run": trained}
+    ended, text = _failure(commands.test, [word.format(**fill) for word in argv], capsys)
+    assert (ended, message.format(**fill) in text) == (code, True), text
+
+
+def test_a_fault_of_ours_keeps_its_traceback(tmp_path):
+    def broken(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(broken, [])
+
+
+def test_published_commands_compose_word_for_word(capsys):
+    training = (
+        "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST --save_dir ./checkpoints/NUDT-SIRST --gpu 0 "
+        "--epoch 300 --eta_min 1e-6 --seed 1 --local_rank 0 --data_path ./datasets --loss_func BCELoss "
+        "--config_path configs/sam2.1/sam2.1_hiera_s.yaml --use_ddp --config"
+    )
+    commands.train(training.split())
+    text = capsys.readouterr().out
+    for line in ("batch_size: 12", "lr: 0.01", "device: cuda:0", "use_ddp: true", "name: sam_spl_s", "seed: 1"):
+        assert line in text
+    testing = (
+        "--dataset NUDT-SIRST --image_size 256 --weights ./checkpoints/NUDT-SIRST.pt --device cuda:0 --batch_size 4 "
+        "--data_path ./datasets --seed 1 --config"
+    )
+    commands.test(testing.split())
+    assert "weights: ./checkpoints/NUDT-SIRST.pt" in capsys.readouterr().out
+
+
+def test_help_names_every_flag_and_group(capsys):
+    commands.train(["--help"])
+    text = capsys.readouterr().out
+    for word in ("--batch_size", "--use_ddp", "--config_path", "sam_spl_t", "scratch", "torchrun"):
+        assert word in text
+
+
+def test_real_images_train_and_test(sirst, tmp_path):
+    root = tmp_path / "few"
+    (root / "50_50").mkdir(parents=True)
+    for name in ("images", "masks"):
+        (root / name).symlink_to(sirst / name)
+    for name, count in (("train", 6), ("test", 5)):
+        lines = (sirst / "50_50" / f"{name}.txt").read_text().split()[:count]
+        (root / "50_50" / f"{name}.txt").write_text("\n".join(lines))
+    flags = ["--dataset", "SIRST", "--data_path", str(root), "--device", "cpu"]
+    commands.train([*flags, *TINY_OVERRIDES, "--image_size", "64", "--epoch", "2", "--save_dir", str(tmp_path / "r")])
+    commands.test([*flags, "--weights", str(tmp_path / "r")])
+    result = json.loads((tmp_path / "r" / "test-sirst" / "results.json").read_text())
+    masks = [cv2.imread(str(sirst / "masks" / f"{image['name']}_pixels0.png"), 0) for image in result["images"]]
+    assert [image["pixels"] for image in result["images"]] == [mask.size for mask in masks]
+    assert [image["labelled"] for image in result["images"]] == [int((mask > 127).sum()) for mask in masks]

@@ -1,0 +1,121 @@
+"""Real processes over gloo: the published torchrun command, and scores that do not depend on their number."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sam_spl.engine.distributed import World, pick_device, pick_precision
+from sam_spl.errors import InputError
+from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
+
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nnodes=1",
+    "--rdzv-backend=c10d",
+    "--rdzv-endpoint=localhost:0",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Seven images to test on: a number that neither two nor three processes divide."""
+    root = tmp_path_factory.mktemp("ddp") / "mine"
+    return write_folder(root, count=14, size=(64, 64), lists={"train": list(range(7)), "test": list(range(7, 14))})
+
+
+@pytest.fixture(scope="module")
+def run_folder(data, command) -> Path:
+    """Trained by two processes with the published command."""
+    folder = data.parent / "run"
+    flags = (
+        f"--batch_size 2 --image_size 64 --lr 1e-3 --epoch 2 --dataset custom --data_path {data} --save_dir {folder}"
+    )
+    done = command(
+        *TORCHRUN, "--nproc_per_node=2", "training.py", *flags.split(), "--use_ddp", "--device", "cpu", *TINY_OVERRIDES,
+        "trainer.selection=test",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 2/2") == 1  # one process speaks
+    assert "2 processes" in done.stdout
+    return folder
+
+
+def test_two_processes_write_one_run(run_folder):
+    rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert {"last.pt", "best.pt", "best.safetensors", "config.yaml", "train.log"} <= {
+        p.name for p in run_folder.iterdir()
+    }
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_scores_have_the_same_digits_with_any_number_of_processes(processes, run_folder, data, command, tmp_path):
+    flags = f"--dataset custom --data_path {data} --device cpu --weights {run_folder} output_dir={tmp_path}".split()
+    start = [*TORCHRUN, f"--nproc_per_node={processes}"] if processes > 1 else [sys.executable]
+    done = command(*start, "testing.py", *flags)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert result["scores"]["images"] == 7
+    rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    best = max(rows, key=lambda row: row["iou"])  # scored by two processes while training
+    assert {key: result["scores"][key] for key in ("iou", "niou", "f1", "pd", "fa")} == {
+        key: best[key] for key in ("iou", "niou", "f1", "pd", "fa")
+    }
+
+
+def test_gradients_of_two_processes_are_the_mean_of_their_batches(command, tmp_path):
+    script = tmp_path / "gradients.py"
+    script.write_text(
+        f"""
+import sys
+import torch
+from torch.nn.parallel import DistributedDataParallel
+sys.path.insert(0, {str(ROOT)!r})
+from sam_spl.engine.distributed import distributed
+from sam_spl.models.registry import build_model
+from tests.conftest import TINY
+
+torch.manual_seed(0)
+model = build_model("sam_spl_t", **TINY).double().eval()  # BatchNorm in evaluation: images do not meet
+images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+with distributed("cpu", "fp32") as world:
+    sum(x.mean() for x in model(images)).backward()
+    alone = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    shared = DistributedDataParallel(model)
+    sum(x.mean() for x in shared(images[world.rank : world.rank + 1])).backward()
+    for a, p in zip(alone, model.parameters()):
+        torch.testing.assert_close(a, p.grad, rtol=1e-9, atol=1e-14)
+    assert world.mean(float(world.rank)) == 0.5
+    assert world.any(world.rank == 1) and not world.any(False)
+print("agreed")
+"""
+    )
+    done = command(*TORCHRUN, "--nproc_per_node=2", str(script))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("agreed") == 2
+
+
+def test_devices_that_are_not_there_are_refused():
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(InputError, match="cuda:99 is not there"):
+        pick_device("cuda:99")
+    with pytest.raises(InputError, match="no device"):
+        pick_device("gpu0")
+
+
+def test_precision():
+    cpu = torch.device("cpu")
+    assert pick_precision("fp32", cpu) is None
+    assert pick_precision("bf16", cpu) is torch.bfloat16
+    with World(0, 1, cpu, torch.bfloat16).autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with World(0, 1, cpu, None).autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

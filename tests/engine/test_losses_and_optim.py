@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sam_spl.cli.config import OptimizerConfig
+from sam_spl.engine.losses import SegmentationLoss, soft_iou_loss
+from sam_spl.engine.optim import averaged, build_optimizer, learning_rate, set_learning_rate
+from sam_spl.errors import ConfigError
+
+
+def test_cross_entropy_is_the_mean_over_pixels_summed_over_maps():
+    logits = [torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[-1.0, 1.0]]]])]
+    mask = torch.tensor([[[[0.0, 1.0]]]])
+
+    def bce(x, y):
+        p = 1 / (1 + math.exp(-x))
+        return -math.log(p if y else 1 - p)
+
+    expected = (bce(0, 0) + bce(2, 1)) / 2 + (bce(-1, 0) + bce(1, 1)) / 2
+    assert SegmentationLoss(bce=1)(logits, mask).item() == pytest.approx(expected, rel=1e-6)
+    assert SegmentationLoss(bce=3)(logits, mask).item() == pytest.approx(3 * expected, rel=1e-6)
+
+
+def test_soft_iou_over_images_and_over_the_batch():
+    prob = torch.tensor([[0.5, 0.5], [1.0, 0.0]]).view(2, 1, 1, 2)
+    mask = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(2, 1, 1, 2)
+    first, second = 1 - 1.5 / 2.5, 1 - 1 / 2  # (intersection + 1) / (union + 1)
+    assert soft_iou_loss(prob, mask, over="image").item() == pytest.approx((first + second) / 2)
+    assert soft_iou_loss(prob, mask, over="batch").item() == pytest.approx(1 - 1.5 / 3.5)
+
+
+def test_losses_are_computed_in_float32_under_autocast():
+    logits = torch.full((1, 1, 64, 64), -9.0, dtype=torch.bfloat16)
+    loss = SegmentationLoss(bce=1, iou=1)([logits], torch.zeros(1, 1, 64, 64))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-9)) + 1 - 1 / (4096 / (1 + math.exp(9)) + 1), rel=1e-4)
+
+
+def test_cosine_per_epoch_equals_pytorchs():
+    config = OptimizerConfig(lr=1e-2, eta_min=1e-6)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=30, eta_min=1e-6)
+    for epoch in range(30):
+        assert learning_rate(epoch, 30, config) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        schedule.step()
+
+
+def test_warmup_rises_linearly_and_joins_the_cosine():
+    config = OptimizerConfig(lr=1.0, eta_min=0.0, warmup_epochs=2)
+    rates = [learning_rate(epoch, 10, config) for epoch in (0.0, 1.0, 2.0, 6.0, 10.0)]
+    assert rates == pytest.approx([0, 0.5, 1.0, 0.5, 0.0], abs=1e-12)
+
+
+class _Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.ModuleDict({"trunk": nn.Linear(1, 1)})
+        self.frozen = nn.Linear(1, 1).requires_grad_(False)
+        self.head = nn.Linear(1, 1)
+
+
+def test_the_trunk_has_its_own_learning_rate_and_frozen_parts_none():
+    model = _Two()
+    optimizer = build_optimizer(model, OptimizerConfig(lr=1.0, trunk_lr_scale=0.1))
+    set_learning_rate(optimizer, 0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(model.encoder["trunk"].weight)] == pytest.approx(0.05)
+    assert rates[id(model.head.weight)] == pytest.approx(0.5)
+    assert id(model.frozen.weight) not in rates
+
+
+def test_the_first_adan_step_has_its_closed_form():
+    # First step: m = g, v = 0 and n = g^2 after bias correction, then p / (1 + lr * decay).
+    parameter = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    model = nn.Module()
+    model.p = parameter
+    optimizer = build_optimizer(model, OptimizerConfig(lr=0.1, weight_decay=0.5))
+    parameter.grad = torch.tensor([3.0], dtype=torch.float64)
+    optimizer.step()
+    assert parameter.item() == pytest.approx((2.0 - 0.1 * 3.0 / (3.0 + 1e-8)) / (1 + 0.1 * 0.5), rel=1e-9)
+
+
+@pytest.mark.parametrize(("name", "args"), [("no_such", {}), ("adamw", {"no_such": 1})])
+def test_unknown_optimizers_and_arguments(name, args):
+    with pytest.raises(ConfigError, match=f"optimizer: {name}"):
+        build_optimizer(nn.Linear(1, 1), OptimizerConfig(name=name, args=args))
+
+
+def test_the_average_follows_its_recursion_and_keeps_integer_buffers():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    average = averaged(model, decay=0.5)
+    expected = None
+    for step in range(6):
+        model[0].weight.data.fill_(float(step))
+        model[1].num_batches_tracked.fill_(step)
+        average.update_parameters(model)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = float(step) if expected is None else decay * expected + (1 - decay) * step
+        assert average.module[0].weight.item() == pytest.approx(expected, rel=1e-6)
+        assert average.module[1].num_batches_tracked.item() == step

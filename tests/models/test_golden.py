@@ -1,0 +1,104 @@
+"""SAM-SPL against the numbers of the published implementation (tests/golden/README.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sam_spl.engine.losses import SegmentationLoss
+from sam_spl.engine.optim import build_optimizer
+from sam_spl.models.checkpoints import load_strict
+from sam_spl.models.naming import from_published, to_published
+from sam_spl.models.registry import build_model
+from tests.conftest import GOLDEN, fill, golden_state
+
+
+def _golden_model(variant: str, **arguments) -> torch.nn.Module:
+    model = build_model(f"sam_spl_{variant}", **arguments)
+    load_strict(model, from_published(golden_state(variant)), "golden")
+    return model
+
+
+@pytest.mark.parametrize(("variant", "batch"), [("t", 2), ("s", 1)])
+def test_outputs_and_features_equal_the_published_ones(variant, batch):
+    golden = np.load(GOLDEN / f"sam_spl_{variant}_a.npz")
+    image = torch.from_numpy(fill.image(f"sam_spl_{variant}/a", (batch, 3, 256, 256)))
+    model = _golden_model(variant).eval()
+
+    with torch.no_grad():
+        single = model(image)
+        model.double()
+        double = model(image.double())
+        features = model.encoder(image.double())
+
+    for index in range(3):
+        expected = torch.from_numpy(golden[f"mask{index}"])
+        torch.testing.assert_close(single[index][..., ::4, ::4].double(), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(double[index][..., ::4, ::4], expected, atol=1e-12, rtol=1e-9)
+    for level, feature in enumerate(features):  # enc0 is the paper's e1
+        stats = torch.stack([feature.mean(), feature.std(), feature.norm()])
+        corner = torch.from_numpy(golden[f"enc{level}_corner"])
+        torch.testing.assert_close(feature[:1, :8, :4, :4], corner, atol=1e-12, rtol=1e-9)
+        torch.testing.assert_close(stats, torch.from_numpy(golden[f"enc{level}_stats"]), atol=1e-12, rtol=1e-9)
+
+
+def test_training_equals_the_published_one():
+    golden = json.loads((GOLDEN / "sam_spl_t_train.json").read_text())
+    image = torch.from_numpy(fill.image("sam_spl_t/train", (2, 3, 128, 128))).double()
+    mask = torch.from_numpy(fill.mask("sam_spl_t/train", (2, 1, 128, 128))).double()
+    model = _golden_model("t", freeze_trunk=True).double().train()
+    loss_of = SegmentationLoss(bce=1.0)
+    optimizer = build_optimizer(model, _Adan())
+
+    losses = []
+    for step in range(4):
+        loss = loss_of(model(image), mask)
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        if step == 0:
+            gradients = to_published({name: p.grad for name, p in model.named_parameters()})
+        optimizer.step()
+
+    assert losses == pytest.approx(golden["losses"], rel=1e-9)
+    without = {name for name, gradient in gradients.items() if gradient is None}
+    unused = {name for name in golden["without_gradient"] if "patchEmded" in name}
+    assert without | unused == set(golden["without_gradient"])
+    for name, norm in golden["grad_norms_first_step"].items():
+        assert gradients[name].norm().item() == pytest.approx(norm, rel=1e-8, abs=1e-12), name
+    norms = {name: p.norm().item() for name, p in to_published(dict(model.named_parameters())).items()}
+    for name, norm in golden["param_norms_after_4"].items():
+        if name not in unused:
+            assert norms[name] == pytest.approx(norm, rel=1e-9), name
+
+
+@pytest.mark.parametrize(
+    ("variant", "total", "trunk", "unused"),
+    [
+        ("t", 25_510_303, 18_210_912, 14_208),
+        ("s", 70_705_497, 54_675_936, 14_208),
+        ("l", 172_657_033, 160_834_464, 21_312),
+    ],
+)
+def test_names_shapes_and_counts_are_the_published_ones(variant, total, trunk, unused):
+    manifest = json.loads((GOLDEN / f"sam_spl_{variant}_manifest.json").read_text())
+    with torch.device("meta"):
+        model = build_model(f"sam_spl_{variant}")
+    ours = {name: list(value.shape) for name, value in to_published(model.state_dict()).items()}
+    theirs = {name: shape for name, (shape, _) in manifest.items()}
+
+    assert {name: shape for name, shape in theirs.items() if "patchEmded" not in name} == ours
+    left_out = sum(math.prod(shape) for name, shape in theirs.items() if "patchEmded" in name)
+    assert left_out == unused
+    assert sum(p.numel() for p in model.parameters()) == total - unused
+    encoder = model.encoder
+    with_prompts = sum(p.numel() for part in (encoder.trunk, encoder.prompts) for p in part.parameters())
+    assert with_prompts == trunk - unused
+
+
+class _Adan:
+    name, lr, weight_decay, args, trunk_lr_scale = "adan", 1e-3, 1e-2, {}, 1.0
