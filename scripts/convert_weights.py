@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Convert SAM-SPL weights between this toolkit's files and the published code's, bit-exact in both directions.
+
+python scripts/convert_weights.py published.pth ours.safetensors --mean 0.4228 --std 0.1295 --image_size 256
+python scripts/convert_weights.py checkpoints/my_run published.pth --to published
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from sam_spl.cli.errors import run
+from sam_spl.data.dataset import Normalise
+from sam_spl.errors import ConfigError
+from sam_spl.models.checkpoints import load_model, read_weights, save_weights
+
+
+def convert(argv: list[str]) -> None:
+    """Convert as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="weights file or run folder")
+    parser.add_argument("target", help="file to write: .safetensors or .pt for ours, .pth for published")
+    parser.add_argument("--to", choices=("ours", "published"), help="default: the other kind than the source's")
+    parser.add_argument("--mean", type=float, nargs="+", default=list(Normalise.mean), help="the network's input: mean")
+    parser.add_argument("--std", type=float, nargs="+", default=list(Normalise.std), help="and standard deviation")
+    parser.add_argument("--image_size", type=int, default=256, help="and size in pixels")
+    options = parser.parse_args(argv)
+    if Path(options.target).is_dir():
+        raise ConfigError(f"{options.target} is a folder. Give a file to write.")
+
+    weights = read_weights(options.source)
+    mean, std = (values * 3 if len(values) == 1 else values for values in (options.mean, options.std))
+    # Building the network checks every name and shape before anything is written.
+    _, description = load_model(options.source, mean=mean, std=std, image_size=options.image_size)
+    to = options.to or ("ours" if weights.kind == "published" else "published")
+    save_weights(options.target, weights.state, description, names=to)
+    print(f"{options.target}: {description['model']}, {len(weights.state)} tensors, {to} names")
+
+
+if __name__ == "__main__":
+    run(convert)
