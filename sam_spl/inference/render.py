@@ -73,6 +73,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         axes[1].legend()
     for axis in axes:
         axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Measure speed: the networks, what feeds them and what scores them. Medians of interleaved repetitions.
+
+    python scripts/benchmark.py                                  everything, on the best device there is
+    python scripts/benchmark.py networks --models sam_spl_t --image_size 256 --batch_size 4
+    python scripts/benchmark.py data
+
+The figures in docs/benchmarks.md come from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sam_spl.cli.errors import run
+from sam_spl.data.synthetic import SyntheticSource
+from sam_spl.data.transforms import AUGMENTATIONS
+from sam_spl.engine.distributed import World, pick_device, pick_precision
+from sam_spl.engine.losses import SegmentationLoss
+from sam_spl.metrics import count_image
+from sam_spl.models import hiera
+from sam_spl.models.registry import build_model
+
+
+def benchmark(argv: list[str]) -> None:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("all", "networks", "data"), default="all")
+    parser.add_argument("--models", nargs="+", default=["sam_spl_t"])
+    parser.add_argument("--image_size", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    options = parser.parse_args(argv)
+    device = pick_device(options.device)
+    world = World(0, 1, device, pick_precision(options.precision, device))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"torch {torch.__version__}, {name}, {str(world.precision or torch.float32).removeprefix('torch.')}")
+    if options.what in ("all", "data"):
+        data(options.image_size, options.repeat)
+    if options.what in ("all", "networks"):
+        for model in options.models:
+            network(model, options.image_size, options.batch_size, options.repeat, world)
+
+
+def data(size: int, repeat: int) -> None:
+    """Synthetic images, augmentation and metrics, on one core."""
+    cv2.setNumThreads(1)
+    source = SyntheticSource(1000, size, seed=1)
+    samples = [source.load(index) for index in range(50)]
+    rng = np.random.default_rng(0)
+    noisy = [(np.roll(mask, 1, 0) | (rng.random(mask.shape) < 1e-4), mask) for _, mask in samples]
+    work: dict[str, Callable[[], object]] = {
+        "synthetic image": lambda: [source.load(index) for index in range(50)],
+        "metrics": lambda: [count_image(pred, mask) for pred, mask in noisy],
+    }
+    for name, make in AUGMENTATIONS.items():
+        transform = make(size)
+        work[f"augment {name}"] = lambda t=transform: [t(image, mask, rng) for image, mask in samples]
+    for name, seconds in interleaved(work, repeat, lambda: None).items():
+        print(f"{name:<28} {1000 * seconds / 50:8.3f} ms an image of {size} px, {50 / seconds:8.0f} images/s a core")
+
+
+def network(name: str, size: int, batch: int, repeat: int, world: World) -> None:
+    """Forward pass and training step, and the forward pass without our two exact savings."""
+    torch.manual_seed(0)
+    model = build_model(name).to(world.device, memory_format=torch.channels_last).eval()
+    image = torch.randn(batch, model.in_channels, size, size, device=world.device)  # type: ignore[arg-type]
+    image = image.contiguous(memory_format=torch.channels_last)
+    mask = (torch.rand(batch, 1, size, size, device=world.device) > 0.999).float()
+    loss_of = SegmentationLoss()
+
+    def forward() -> None:
+        with torch.inference_mode(), world.autocast():
+            model(image)
+
+    def plain() -> None:
+        ours, hiera.forward_block = hiera.forward_block, lambda block, tokens: block(tokens)
+        heads = list(model.decoder.heads)  # type: ignore[union-attr]
+        try:
+            for index, head in enumerate(heads):
+                model.decoder.heads[index] = _InterpolateFirst(head, size)  # type: ignore[union-attr]
+            forward()
+        finally:
+            hiera.forward_block = ours
+            for index, head in enumerate(heads):
+                model.decoder.heads[index] = head  # type: ignore[union-attr]
+
+    def step() -> None:
+        model.train()
+        with world.autocast():
+            logits = model(image)
+        loss_of(logits, mask).backward()
+        model.zero_grad(set_to_none=True)
+        model.eval()
+
+    work = {"forward": forward, "training step": step}
+    if hasattr(model, "decoder"):
+        work["forward, published form"] = plain
+    for what, seconds in interleaved(work, repeat, lambda: synchronise(world.device)).items():
+        print(f"{name + ' ' + what:<38} {1000 * seconds / batch:9.2f} ms an image ({batch} x {size} px)")
+
+
+class _InterpolateFirst(nn.Module):
+    def __init__(self, head: nn.Module, size: int) -> None:
+        super().__init__()
+        self.head, self.size = head, size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(F.interpolate(x, size=self.size, mode="bilinear", align_corners=False))
+
+
+def interleaved(
+    work: dict[str, Callable[[], object]], repeat: int, synchronise: Callable[[], None]
+) -> dict[str, float]:
+    """Median seconds of each, one after the other in every round, so that a drift of the machine meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for round_ in range(repeat + 1):
+        for name, call in work.items():
+            synchronise()
+            start = time.perf_counter()
+            call()
+            synchronise()
+            if round_:  # the first warms up
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what a CUDA device has queued."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    run(benchmark)
