@@ -81,7 +81,11 @@ def fetch(url: str, file: Path) -> None:
             with (
                 part.open("ab" if resumed else "wb") as stream,
                 tqdm(
-                    total=total or None, initial=have if resumed else 0, unit="B", unit_scale=True, desc=file.name
+                    total=total or None,
+                    initial=have if resumed else 0,
+                    unit="B",
+                    unit_scale=True,
+                    desc=file.name,
                 ) as bar,
             ):
                 while block := answer.read(_CHUNK):

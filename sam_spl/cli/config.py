@@ -121,10 +121,23 @@ def check(config: Any) -> None:
     if training:
         trainer, optimizer = config.trainer, config.optimizer
         sizes |= {"trainer.batch_size": trainer.batch_size, "trainer.epochs": trainer.epochs}
-        sizes |= {"trainer.eval_every": trainer.eval_every, "trainer.eval_batch_size": trainer.eval_batch_size}
-        _require(config.dataset.image_size is not None, "dataset.image_size", None, "training needs a size in pixels")
+        sizes |= {
+            "trainer.eval_every": trainer.eval_every,
+            "trainer.eval_batch_size": trainer.eval_batch_size,
+        }
+        _require(
+            config.dataset.image_size is not None,
+            "dataset.image_size",
+            None,
+            "training needs a size in pixels",
+        )
         _require(optimizer.lr > 0, "optimizer.lr", optimizer.lr, "must be above 0")
-        _require(0 <= optimizer.eta_min <= optimizer.lr, "optimizer.eta_min", optimizer.eta_min, "must be in [0, lr]")
+        _require(
+            0 <= optimizer.eta_min <= optimizer.lr,
+            "optimizer.eta_min",
+            optimizer.eta_min,
+            "must be in [0, lr]",
+        )
         _require(0 <= trainer.ema_decay < 1, "trainer.ema_decay", trainer.ema_decay, "must be in [0, 1)")
         _require(0 <= trainer.val_share < 1, "trainer.val_share", trainer.val_share, "must be in [0, 1)")
         choices = ("auto", "val", "last", "test")
@@ -138,7 +151,12 @@ def check(config: Any) -> None:
     _require(size is None or size >= 32, "dataset.image_size", size, "must be at least 32 pixels")
     precisions = ("auto", "fp32", "bf16", "fp16")
     _require(config.precision in precisions, "precision", config.precision, f"choose of {precisions}")
-    _require(config.num_workers is None or config.num_workers >= 0, "num_workers", config.num_workers, "must be >= 0")
+    _require(
+        config.num_workers is None or config.num_workers >= 0,
+        "num_workers",
+        config.num_workers,
+        "must be >= 0",
+    )
 
 
 def _require(holds: bool, key: str, value: Any, rule: str) -> None:

@@ -14,9 +14,17 @@ def run(command: Callable[[list[str]], None], argv: list[str] | None = None) -> 
     try:
         command(sys.argv[1:] if argv is None else argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as error:
         print(f"\ninterrupted{f': {error}' if str(error) else '.'}", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def message(error: UserError) -> str:
+    """What the error says, without the traceback that a loader process wraps around it."""
+    text = str(error)
+    if "Original Traceback" in text:
+        return text.rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
+    return text

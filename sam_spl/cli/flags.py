@@ -78,11 +78,10 @@ def overrides_from(argv: Sequence[str], flags: dict[str, str | None]) -> list[st
         flag, separator, value = word.partition("=")
         if flag not in flags:
             raise ConfigError(f"{flag}: unknown flag. Nearest: {nearest(flag, flags)}. --help lists all.")
-        alone = not rest or rest[0].startswith("--") or (flag == "--use_ddp" and rest[0].lower() not in _BOOLEANS)
         if not separator:
-            if alone and flag in _SWITCHES:
+            if flag in _SWITCHES and _stands_alone(flag, rest):
                 value = _SWITCHES[flag]
-            elif alone:
+            elif not rest or rest[0].startswith("--"):
                 raise ConfigError(f"{flag}: a value is missing.")
             else:
                 value = rest.pop(0)
@@ -175,6 +174,13 @@ def help_text(command: str, flags: dict[str, str | None]) -> str:
     )
 
 
+def _stands_alone(flag: str, rest: Sequence[str]) -> bool:
+    """Whether what follows a switch is not its value: nothing, a flag or an override."""
+    if not rest or rest[0].startswith("--") or "=" in rest[0]:
+        return True
+    return flag == "--use_ddp" and rest[0].lower() not in _BOOLEANS
+
+
 def _value(flag: str, value: str) -> str:
     if flag == "--gpu":
         return f"cuda:{value}" if value.isdigit() else value
@@ -225,7 +231,10 @@ def _keys(name: str) -> list[str]:
     def walk(node: Any, prefix: str) -> list[str]:
         if not isinstance(node, dict):
             return [prefix]
-        return [prefix, *(key for child in node for key in walk(node[child], f"{prefix}.{child}".lstrip(".")))]
+        return [
+            prefix,
+            *(key for child in node for key in walk(node[child], f"{prefix}.{child}".lstrip("."))),
+        ]
 
     register()
     GlobalHydra.instance().clear()

@@ -103,9 +103,15 @@ def _table(result: NativeScores, data: DataSet, description: dict[str, Any], ima
         ("protocol", f"{PROTOCOL['protocol']}: probability > 0.5 at {PROTOCOL['resolution']} resolution"),
         ("IoU", f"{percent(result.iou)} %"),
         ("nIoU", f"{percent(result.niou)} %"),
-        ("F1", f"{percent(result.f1)} %   precision {percent(result.precision)} %, recall {percent(result.recall)} %"),
+        (
+            "F1",
+            f"{percent(result.f1)} %   precision {percent(result.precision)} %, recall {percent(result.recall)} %",
+        ),
         ("pixel accuracy", f"{percent(result.pixel_accuracy)} %"),
-        ("Pd", f"{percent(result.pd)} %   {result.detected} of {result.targets} targets detected, {missed} missed"),
+        (
+            "Pd",
+            f"{percent(result.pd)} %   {result.detected} of {result.targets} targets detected, {missed} missed",
+        ),
         ("Fa", f"{(result.fa or 0) * 1e6:.2f} x 1e-6   in {result.false_alarms} false alarms"),
     ]
     if "TEST" in str(description.get("selected_by", "")).upper():

@@ -130,7 +130,11 @@ def _describe(
         "mean": list(normalise.mean),
         "std": list(normalise.std),
         "image_size": config.dataset.test_size or config.dataset.image_size,
-        "trained_on": {"dataset": data.title, "lists": data.lists, "fingerprint": data.parts["train"].fingerprint},
+        "trained_on": {
+            "dataset": data.title,
+            "lists": data.lists,
+            "fingerprint": data.parts["train"].fingerprint,
+        },
         "selected_by": f"IoU on the {val} images" if val else "last epoch",
         "sam_spl": sam_spl.__version__,
     }

@@ -86,7 +86,13 @@ class SyntheticSource:
         return np.clip(255 * image + 0.5, 0, 255).astype(np.uint8), mask
 
     def _add_target(
-        self, rng: np.random.Generator, background: Field, noise: float, sigma: float, signal: Field, mask: Mask
+        self,
+        rng: np.random.Generator,
+        background: Field,
+        noise: float,
+        sigma: float,
+        signal: Field,
+        mask: Mask,
     ) -> None:
         area = float(np.exp(rng.uniform(np.log(self.areas[0]), np.log(self.areas[1]))))
         shape = target_shape(rng, area, sigma)

@@ -109,7 +109,11 @@ class Trainer:
         total, seen, started = 0.0, 0, time.perf_counter()
         title = f"epoch {self.epoch + 1}/{self.config.trainer.epochs}"
         with tqdm(
-            total=len(self.sampler), desc=title, unit="img", leave=False, disable=None if self.world.main else True
+            total=len(self.sampler),
+            desc=title,
+            unit="img",
+            leave=False,
+            disable=None if self.world.main else True,
         ) as bar:
             for step, batch in enumerate(self.loader):
                 # A schedule per step takes the middle of each step, so that a warm-up does not begin with zero.

@@ -90,7 +90,10 @@ def _grey(content: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _panel(
-    content: NDArray[np.uint8], caption: str, boxes: list[tuple[NDArray[np.int32], tuple[int, int, int]]], zoom: float
+    content: NDArray[np.uint8],
+    caption: str,
+    boxes: list[tuple[NDArray[np.int32], tuple[int, int, int]]],
+    zoom: float,
 ) -> NDArray[np.uint8]:
     size = (round(content.shape[1] * zoom), round(content.shape[0] * zoom))
     panel = cv2.cvtColor(cv2.resize(content, size, interpolation=cv2.INTER_NEAREST), cv2.COLOR_GRAY2RGB)

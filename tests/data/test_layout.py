@@ -31,7 +31,11 @@ def test_lists_with_extensions_crlf_blank_lines_and_a_byte_order_mark(folder):
 
 @pytest.mark.parametrize(
     ("where", "names"),
-    [("img_idx", ("train_NUDT-SIRST", "test_NUDT-SIRST")), ("50_50", ("train", "test")), (".", ("trainval", "test"))],
+    [
+        ("img_idx", ("train_NUDT-SIRST", "test_NUDT-SIRST")),
+        ("50_50", ("train", "test")),
+        (".", ("trainval", "test")),
+    ],
 )
 def test_lists_in_the_folders_of_the_published_sets(tmp_path, where, names):
     root = write_folder(tmp_path / "NUDT-SIRST")
@@ -178,7 +182,8 @@ def test_modes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"), [([0, 1], [0, 1]), ([0, 255], [0, 1]), ([0, 64, 128, 255], [0, 0, 1, 1]), ([0, 0], [0, 0])]
+    ("values", "expected"),
+    [([0, 1], [0, 1]), ([0, 255], [0, 1]), ([0, 64, 128, 255], [0, 0, 1, 1]), ([0, 0], [0, 0])],
 )
 def test_masks_are_binarised(tmp_path, values, expected):
     cv2.imwrite(str(tmp_path / "m.png"), np.array([values], np.uint8))

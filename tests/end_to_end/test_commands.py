@@ -278,7 +278,11 @@ def test_damaged_data_stops_training_before_anything_is_written(damage, message,
         (["--weights", "{run}", "--image_size", "0"], 2, "image_size: 0 is not valid"),
         (["--weights", "{run}", "--batch_size", "-1"], 2, "batch_size: -1 is not valid"),
         (["--weights", "{run}", "split=tset"], 2, "split: tset is not valid"),
-        (["--weights", "{run}", "--dataset", "custom", "--data_path", "{folder}", "split=val"], 1, "no val images"),
+        (
+            ["--weights", "{run}", "--dataset", "custom", "--data_path", "{folder}", "split=val"],
+            1,
+            "no val images",
+        ),
     ],
 )
 def test_what_a_user_can_get_wrong_in_testing(argv, code, message, trained, folder, tmp_path, capsys):
@@ -303,7 +307,14 @@ def test_published_commands_compose_word_for_word(capsys):
     )
     commands.train(training.split())
     text = capsys.readouterr().out
-    for line in ("batch_size: 12", "lr: 0.01", "device: cuda:0", "use_ddp: true", "name: sam_spl_s", "seed: 1"):
+    for line in (
+        "batch_size: 12",
+        "lr: 0.01",
+        "device: cuda:0",
+        "use_ddp: true",
+        "name: sam_spl_s",
+        "seed: 1",
+    ):
         assert line in text
     testing = (
         "--dataset NUDT-SIRST --image_size 256 --weights ./checkpoints/NUDT-SIRST.pt --device cuda:0 --batch_size 4 "

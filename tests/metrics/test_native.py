@@ -65,13 +65,28 @@ def _place(*boxes: tuple[int, int, int, int]) -> np.ndarray:
         (_place((5, 5, 3, 3)), _place((5, 5, 3, 3)), 1, 0),
         (_place((5, 7, 3, 3)), _place((5, 5, 3, 3)), 1, 0),  # centroids 2 px apart
         (_place((5, 8, 3, 3)), _place((5, 5, 3, 3)), 0, 9),  # exactly 3 px: not nearer than 3
-        (_place((5, 5, 2, 2), (9, 9, 2, 2)), _place((5, 5, 2, 2)), 1, 4),  # as large as the hit, false all the same
+        (
+            _place((5, 5, 2, 2), (9, 9, 2, 2)),
+            _place((5, 5, 2, 2)),
+            1,
+            4,
+        ),  # as large as the hit, false all the same
         (_place((5, 5, 1, 1)), _place((5, 5, 1, 1), (5, 7, 1, 1)), 1, 0),  # one prediction detects one target
-        (_place((5, 5, 1, 1), (6, 6, 1, 1)), _place((5, 5, 1, 1), (6, 6, 1, 1)), 1, 0),  # touching corners are one
+        (
+            _place((5, 5, 1, 1), (6, 6, 1, 1)),
+            _place((5, 5, 1, 1), (6, 6, 1, 1)),
+            1,
+            0,
+        ),  # touching corners are one
         (_place((0, 0, 32, 32)), _place(), 0, 1024),
         (_place(), _place((0, 0, 1, 1)), 0, 0),
         (_place((0, 31, 1, 1)), _place((0, 31, 1, 1)), 1, 0),
-        (_place((4, 4, 9, 9)) & ~_place((5, 5, 7, 7)) | _place((8, 8, 1, 1)), _place((8, 8, 1, 1)), 1, 1),  # ring
+        (
+            _place((4, 4, 9, 9)) & ~_place((5, 5, 7, 7)) | _place((8, 8, 1, 1)),
+            _place((8, 8, 1, 1)),
+            1,
+            1,
+        ),  # ring
     ],
 )
 def test_cases_by_eye(pred, mask, detected, false_pixels):
@@ -113,7 +128,13 @@ def test_random_images_equal_an_independent_definition(density):
 def test_empty_data_has_undefined_figures_and_no_exception():
     empty = np.zeros((4, 4), bool)
     result = scores([count_image(empty, empty)])
-    assert (result.iou, result.pd, result.pixel_accuracy, result.niou, result.fa) == (None, None, None, 1.0, 0.0)
+    assert (result.iou, result.pd, result.pixel_accuracy, result.niou, result.fa) == (
+        None,
+        None,
+        None,
+        1.0,
+        0.0,
+    )
     assert "Pd = -" in result.line()
     assert scores([]).niou is None
 

@@ -38,7 +38,14 @@ def _sam2_file(path, model, extra_blocks=0, starts_stage=True):
         if starts_stage and block == depth:
             trunk[f"image_encoder.trunk.blocks.{block}.proj.weight"] = torch.ones(16, 8)
     torch.save(
-        {"model": {**trunk, "image_encoder.neck.convs.0.conv.weight": torch.zeros(1), "no_mem": torch.ones(1)}}, path
+        {
+            "model": {
+                **trunk,
+                "image_encoder.neck.convs.0.conv.weight": torch.zeros(1),
+                "no_mem": torch.ones(1),
+            }
+        },
+        path,
     )
     return trunk
 

@@ -70,7 +70,10 @@ def test_the_trunk_equals_timms_though_it_projects_before_padding(name):
     arguments = {key: config[key] for key in keys}
     ours = Hiera(**arguments, pos_size=config["pos_size"]).eval().double()
     timm = HieraDet(
-        **arguments, global_pos_size=tuple(config["pos_size"]), q_pool=len(config["stages"]) - 1, num_classes=0
+        **arguments,
+        global_pos_size=tuple(config["pos_size"]),
+        q_pool=len(config["stages"]) - 1,
+        num_classes=0,
     )
     timm.double().load_state_dict({**timm.state_dict(), **ours.state_dict()})
     # A bias makes the padded positions matter.
