@@ -44,7 +44,7 @@ if [ "$(cat .venv/installed 2>/dev/null || true)" != "$fingerprint" ]; then
         tail -n 12 "$log" >&2
         if grep -qiE 'no space left' "$log"; then
             fail "the disk is full. Free about 9 GB and run this again."
-        elif grep -qiE 'resolve|connect|network|timed out|dns|unreachable|proxy' "$log"; then
+        elif grep -qiE 'connection (refused|reset|error)|could not connect|newconnectionerror|failed to fetch|name or service|name resolution|timed out|dns error|unreachable|proxyerror' "$log"; then
             fail "the package index could not be reached. Check the network (or PIP_INDEX_URL and UV_INDEX_URL for a mirror) and run this again."
         fi
         fail "installation failed; the whole log is $PWD/$log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -16,6 +17,9 @@ def run(command: Callable[[list[str]], None], argv: list[str] | None = None) -> 
     except UserError as error:
         print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt as error:
         print(f"\ninterrupted{f': {error}' if str(error) else '.'}", file=sys.stderr)
         sys.exit(130)

@@ -90,7 +90,7 @@ def distributed(device: str, precision: str, *, use_ddp: bool = False) -> Iterat
     chosen = pick_device(device, local_rank if size > 1 else None)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.deterministic = True  # a seed fixes a run
     world = World(rank, size, chosen, pick_precision(precision, chosen))
     if size == 1:
         yield world
