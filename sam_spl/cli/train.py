@@ -72,7 +72,7 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
         trainer.fit()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{trainer.epoch} of {config.trainer.epochs} epochs are saved. Go on with: "
+            f"{trainer.saved} of {config.trainer.epochs} epochs are saved. Go on with: "
             f"python training.py --resume {folder.path}"
         ) from None
     if world.main:

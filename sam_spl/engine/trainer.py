@@ -81,6 +81,7 @@ class Trainer:
         if not len(self.loader):
             raise InputError(f"dataset: {len(train_set)} training images are too few for {world.size} processes.")
         self.epoch = 0  # finished ones
+        self.saved = 0  # of them, in last.pt
         self.best: float | None = None
 
     def fit(self) -> None:
@@ -100,6 +101,7 @@ class Trainer:
                 self.save()
                 self.folder.append_metrics(row)
                 log.info("%s", _summary(row, epochs))
+            self.saved = self.epoch
 
     def train_epoch(self) -> dict[str, Any]:
         """One pass over the training images; what it was like, for ``metrics.jsonl``."""
@@ -219,6 +221,7 @@ class Trainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.best = state["epoch"], state["best"]
+        self.saved = self.epoch
         torch.set_rng_state(state["torch_rng"])
 
 
