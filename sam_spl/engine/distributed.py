@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +101,7 @@ def distributed(device: str, precision: str, *, use_ddp: bool = False) -> Iterat
     try:
         yield world
     finally:
+        gc.collect()  # a DistributedDataParallel that outlives its group may abort the process
         dist.destroy_process_group()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,18 +97,16 @@ def read_torch(path: Path) -> Any:
         InputError: damaged, or holding anything that would have to be unpickled.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "global" not in str(error).lower() and "class" not in str(error).lower():  # a text file, say
-            raise InputError(f"{path}: damaged or not a weights file. Fetch or save it again.") from error
-        raise InputError(
-            f"{path}: refused, because it holds pickled code besides tensors, which could run anything. "
-            "Save its state dict alone (torch.save(model.state_dict(), file)) where you trust it."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise InputError(
-            f"{path}: damaged, truncated or not a weights file ({_first_line(error)}). Fetch or save it again."
-        ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on pickle protocols, before it refuses them
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, AttributeError) as error:
+        if isinstance(error, pickle.UnpicklingError) and ("global" in str(error).lower() or _is_bare_pickle(path)):
+            raise InputError(
+                f"{path}: refused, because it holds pickled code besides tensors, which could run anything. "
+                "Save its state dict alone (torch.save(model.state_dict(), file)) where you trust it."
+            ) from error
+        raise InputError(f"{path}: damaged, truncated or not a weights file. Fetch or save it again.") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
@@ -316,3 +315,9 @@ def _with_unused(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:160] or type(error).__name__
+
+
+def _is_bare_pickle(path: Path) -> bool:
+    """Whether the file begins as Python's pickle does, and not as the archive that ``torch.save`` makes."""
+    with path.open("rb") as stream:
+        return stream.read(1) == b"\x80"

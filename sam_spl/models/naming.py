@@ -1,4 +1,4 @@
-"""Parameter names: ours, the published SAM-SPL code's, and SAM 2's.
+"""Parameter names: ours, the published codes', and SAM 2's.
 
 One table of (ours, published) patterns serves both directions, so a round trip gives the names it began with.
 Numbers pass through unchanged unless a pattern names them.
@@ -21,7 +21,7 @@ _TABLE = [
     ("encoder.guides.#.spatial_attention.conv", "image_encoder.incs.#.0.sa.conv1"),
     ("encoder.guides.#", "image_encoder.incs.#.0"),
     ("encoder.prompts.#", "image_encoder.trunk.promote_genertor.blocks.#.blk"),
-    ("unused", "image_encoder.trunk.promote_genertor.patchEmded"),
+    ("unused.patch_embed", "image_encoder.trunk.promote_genertor.patchEmded"),
     ("encoder.trunk.blocks.#.mlp.fc1", "image_encoder.trunk.blocks.#.mlp.layers.0"),
     ("encoder.trunk.blocks.#.mlp.fc2", "image_encoder.trunk.blocks.#.mlp.layers.1"),
     ("encoder.trunk", "image_encoder.trunk"),
@@ -57,6 +57,44 @@ _TABLE = [
         for ours, published in (("0", "0.conv"), ("1", "0.norm"), ("3", "1.conv"), ("4", "1.norm"))
     ),
     ("decoder.heads", "reduction_convs"),
+    # DATransNet, whose published numbers begin with 1.
+    ("stem", "inc.0"),
+    ("unused.encoder5", "encoder5"),
+    ("unused.decoder5", "decoder5"),
+    *((f"encoders.{level}", f"encoder{level + 1}.0") for level in range(4)),
+    *(
+        (f"gradformers.{level}.{ours}", f"contras{level + 1}.{published}")
+        for level in range(4)
+        for ours, published in (
+            ("queries", "query_convs"),
+            ("keys", "key_convs"),
+            ("values", "value_convs"),
+            ("out", "out_conv"),
+        )
+    ),
+    ("gfem.non_local.back", "GFEM.sp.W"),
+    ("gfem.non_local.phi", "GFEM.sp.phi.0"),
+    ("gfem.non_local.g", "GFEM.sp.g.0"),
+    ("gfem.non_local", "GFEM.sp"),
+    ("gfem.gate", "GFEM.ca.fc1"),
+    ("gfem.from_non_local", "GFEM.tra_conv_1"),
+    ("gfem.from_pooled", "GFEM.tra_conv_2"),
+    ("gfem.out", "GFEM.out_conv"),
+    *(
+        (f"decoders.{level}.{ours}", f"decoder{level + 1}.{published}")
+        for level in range(4)
+        for ours, published in (
+            ("gate", "sattn.0"),
+            ("fuse.0", "nConvs.0.conv"),
+            ("fuse.1", "nConvs.0.norm"),
+            ("fuse.3", "nConvs.1.conv"),
+            ("fuse.4", "nConvs.1.norm"),
+        )
+    ),
+    ("head.0.square", "outc.0.dwconv_hw"),
+    ("head.0.wide", "outc.0.dwconv_w"),
+    ("head.0.high", "outc.0.dwconv_h"),
+    ("head", "outc"),
 ]
 
 #: What published files hold and no network uses: kept in converted files under this prefix, ignored on loading.
@@ -64,12 +102,12 @@ UNUSED = "unused."
 
 
 def to_published(state: Mapping[str, T]) -> dict[str, T]:
-    """Rename a state dict of ours to the published SAM-SPL names."""
+    """Rename a state dict of ours to the published names."""
     return {_rename(name, _TO_PUBLISHED): value for name, value in state.items()}
 
 
 def from_published(state: Mapping[str, T]) -> dict[str, T]:
-    """Rename a published SAM-SPL (or SAM 2) state dict to our names."""
+    """Rename a published (or SAM 2) state dict to our names."""
     return {_rename(name, _FROM_PUBLISHED): value for name, value in state.items()}
 
 

@@ -95,6 +95,7 @@ with distributed("cpu", "fp32") as world:
         torch.testing.assert_close(a, p.grad, rtol=1e-9, atol=1e-14)
     assert world.mean(float(world.rank)) == 0.5
     assert world.any(world.rank == 1) and not world.any(False)
+    del shared
 print("agreed")
 """
     )

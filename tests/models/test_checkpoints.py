@@ -191,7 +191,7 @@ def _truncated_safetensors(path):
         ("w.pt", _truncated, "damaged, truncated"),
         ("w.safetensors", _truncated_safetensors, "damaged, truncated"),
         ("w.pt", lambda path: path.write_bytes(b""), "damaged, truncated"),
-        ("w.pt", lambda path: path.write_text("hello"), "damaged or not a weights file"),
+        ("w.pt", lambda path: path.write_text("hello"), "damaged, truncated"),
         ("w.pt", lambda path: torch.save([1, 2], path), "no weights"),
         ("w.pt", lambda path: torch.save({"a": 1}, path), "no plain state dict"),
         ("w.pt", lambda path: None, "no file"),
