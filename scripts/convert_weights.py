@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert SAM-SPL weights between this toolkit's files and the published code's, bit-exact in both directions.
+"""Convert weights between this toolkit's files and the published codes', bit-exact in both directions.
 
 python scripts/convert_weights.py published.pth ours.safetensors --mean 0.4228 --std 0.1295 --image_size 256
 python scripts/convert_weights.py checkpoints/my_run published.pth --to published
@@ -28,6 +28,7 @@ def convert(argv: list[str]) -> None:
     parser.add_argument("--mean", type=float, nargs="+", default=list(Normalise.mean), help="the network's input: mean")
     parser.add_argument("--std", type=float, nargs="+", default=list(Normalise.std), help="and standard deviation")
     parser.add_argument("--image_size", type=int, default=256, help="and size in pixels")
+    parser.add_argument("--train_size", type=int, help="of published DATransNet weights: 256, for IRSTD-1k 512")
     options = parser.parse_args(argv)
     if Path(options.target).is_dir():
         raise ConfigError(f"{options.target} is a folder. Give a file to write.")
@@ -35,7 +36,9 @@ def convert(argv: list[str]) -> None:
     weights = read_weights(options.source)
     mean, std = (values * 3 if len(values) == 1 else values for values in (options.mean, options.std))
     # Building the network checks every name and shape before anything is written.
-    _, description = load_model(options.source, mean=mean, std=std, image_size=options.image_size)
+    _, description = load_model(
+        options.source, train_size=options.train_size, mean=mean, std=std, image_size=options.image_size
+    )
     to = options.to or ("ours" if weights.kind == "published" else "published")
     save_weights(options.target, weights.state, description, names=to)
     print(f"{options.target}: {description['model']}, {len(weights.state)} tensors, {to} names")

@@ -23,6 +23,7 @@ class DatasetConfig:
     lists: str | None = None  # folder of the split lists, where a set comes with several
     image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
     test_size: int | None = None  # where testing differs from image_size
+    native_test: bool = False  # testing at each image's own size
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of [0, 1] values
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     augment: str = "scale_crop"
@@ -54,7 +55,10 @@ class OptimizerConfig:
     weight_decay: float = 1e-4
     args: dict[str, Any] = field(default_factory=dict)
     trunk_lr_scale: float = 1.0  # learning rate of a trunk that trains, over that of the rest
-    eta_min: float = 1e-6
+    schedule: str = "cosine"  # cosine | multistep
+    eta_min: float = 1e-6  # of the cosine
+    milestones: list[int] = field(default_factory=list)  # of multistep: after these epochs
+    gamma: float = 0.1  # the learning rate is multiplied by this
     warmup_epochs: float = 0.0
     per_step: bool = False  # the schedule moves every step, not every epoch
 
@@ -95,6 +99,7 @@ class TestConfig(CommonConfig):
     split: str = "test"  # test | val | train
     batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
     image_size: int | None = None  # null: as the weights were trained
+    train_size: int | None = None  # of published DATransNet weights, which do not say it
     native_size: bool = False  # every image at its own size, whatever the weights say
     output_dir: str | None = None  # null: beside the weights
     overlays: int = 12  # pictures of the worst images
@@ -140,6 +145,8 @@ def check(config: Any) -> None:
         )
         _require(0 <= trainer.ema_decay < 1, "trainer.ema_decay", trainer.ema_decay, "must be in [0, 1)")
         _require(0 <= trainer.val_share < 1, "trainer.val_share", trainer.val_share, "must be in [0, 1)")
+        schedules = ("cosine", "multistep")
+        _require(optimizer.schedule in schedules, "optimizer.schedule", optimizer.schedule, f"choose of {schedules}")
         choices = ("auto", "val", "last", "test")
         _require(trainer.selection in choices, "trainer.selection", trainer.selection, f"choose of {choices}")
     else:

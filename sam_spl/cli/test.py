@@ -34,6 +34,7 @@ def run(config: DictConfig, world: World) -> None:
     weights = find_weights(config.weights)
     model, description = load_model(
         weights,
+        train_size=config.train_size,
         mean=list(config.dataset.mean),
         std=list(config.dataset.std),
         image_size=config.dataset.test_size or config.dataset.image_size,
@@ -50,7 +51,7 @@ def run(config: DictConfig, world: World) -> None:
         model,
         dataset,
         world,
-        batch_size=1 if image_size is None else config.batch_size,
+        batch_size=config.batch_size,
         num_workers=config.num_workers if config.num_workers is not None else (0 if world.device.type == "cpu" else 4),
         title=f"testing {data.title}",
     )

@@ -40,8 +40,7 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
     # What can fail is tried before the folder is touched.
     model = _build(config)
     normalise = normalise_of(config.dataset, model.in_channels)  # type: ignore[arg-type]
-    size = config.dataset.test_size or config.dataset.image_size
-    val_set = EvaluationSet(data.part(val).open(), size, normalise) if val else None
+    val_set = EvaluationSet(data.part(val).open(), _test_size(config), normalise) if val else None
     workers = config.num_workers if config.num_workers is not None else (0 if world.device.type == "cpu" else 4)
     folder = RunFolder(config.save_dir)
     trainer = Trainer(
@@ -79,6 +78,11 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
         rows = folder.truncate_metrics(trainer.epoch)
         draw_curves(rows, folder.path / "curves.png")
         log.info("done: weights and log in %s. Test with: python testing.py --weights %s", folder.path, folder.path)
+
+
+def _test_size(config: DictConfig) -> int | None:
+    """The network's input when testing; None for each image's own size."""
+    return None if config.dataset.native_test else config.dataset.test_size or config.dataset.image_size
 
 
 def _selection(config: DictConfig, data: DataSet) -> str | None:
@@ -129,7 +133,7 @@ def _describe(
         "in_channels": model.in_channels,
         "mean": list(normalise.mean),
         "std": list(normalise.std),
-        "image_size": config.dataset.test_size or config.dataset.image_size,
+        "image_size": _test_size(config),
         "trained_on": {
             "dataset": data.title,
             "lists": data.lists,

@@ -30,6 +30,19 @@ class Compose:
 
 
 @dataclass(frozen=True)
+class Resize:
+    """DATransNet's transform: resize to a square, the mask nearest, and nothing more."""
+
+    image_size: int
+
+    def __call__(self, image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
+        size = (self.image_size, self.image_size)
+        if mask.shape != size:
+            mask = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        return resize(image, self.image_size), mask
+
+
+@dataclass(frozen=True)
 class ResizeFlip:
     """SAM-SPL's transform for NUDT-SIRST: resize to a square, flips and transposition, each with probability 0.5.
 
@@ -162,6 +175,7 @@ def blur(image: Image, radius: float) -> Image:
 
 #: ``dataset.augment`` and ``trainer.augment`` choose one of these by name.
 AUGMENTATIONS: dict[str, Callable[[int], Transform]] = {
+    "resize": Resize,
     "resize_flip": ResizeFlip,
     "scale_crop": ScaleCrop,
     "target_crop": lambda image_size: TargetCrop(image_size, crop=image_size * 3 // 4 // 32 * 32 or image_size),

@@ -44,7 +44,9 @@ def evaluate(
     Returns:
         Counts by index, of the whole data set in every process.
     """
-    if batch_size is None:
+    if getattr(dataset, "image_size", 0) is None:
+        batch_size = 1  # images of their own sizes do not stack
+    elif batch_size is None:
         batch_size = 1 if world.device.type == "cpu" else 12
     share: Dataset[dict[str, Any]] = Subset(dataset, range(world.rank, len(dataset), world.size))  # type: ignore[arg-type]
     loader = DataLoader(

@@ -44,11 +44,14 @@ def build_optimizer(model: nn.Module, config: Any) -> torch.optim.Optimizer:
 def learning_rate(epoch: float, epochs: int, config: Any) -> float:
     """The learning rate at a moment of training, in epochs from the start.
 
-    Linear from 0 over ``warmup_epochs``, then half a cosine from ``lr`` to ``eta_min`` at the end of the last epoch.
+    Linear from 0 over ``warmup_epochs``, then half a cosine from ``lr`` to ``eta_min`` at the end of the last epoch,
+    or (``multistep``) ``lr`` times ``gamma`` for every milestone passed.
     """
     warmup = config.warmup_epochs
     if epoch < warmup:
         return config.lr * epoch / warmup
+    if config.schedule == "multistep":
+        return config.lr * config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
     done = (epoch - warmup) / max(epochs - warmup, 1e-9)
     return config.eta_min + (config.lr - config.eta_min) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 

@@ -1,4 +1,4 @@
-"""Weights files: ours, the published SAM-SPL's, SAM 2's. Strict: nothing is loaded in part, nothing unpickled."""
+"""Weights files: ours, the published codes', SAM 2's. Strict: nothing is loaded in part, nothing unpickled."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sam_spl.errors import InputError
 from sam_spl.files import atomic
+from sam_spl.models.datransnet import GatedUp, Res
 from sam_spl.models.naming import UNUSED, from_published, to_published
 from sam_spl.models.registry import build_model, model_config, model_names
 
@@ -25,6 +26,7 @@ from sam_spl.models.registry import build_model, model_config, model_names
 FORMAT = "sam_spl/1"
 
 _SAM2_TRUNK = "image_encoder.trunk."
+_PUBLISHED = ("image_encoder.inc0.", "deep_conv_block.", "inc.0.")  # names that only published files have
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ def read_weights(file: str | Path) -> Weights:
         if isinstance(content.get(key), dict):
             content = content[key]
             break
-    state = {name.removeprefix("module."): value for name, value in content.items()}
+    state = {name.removeprefix("module.").removeprefix("model."): value for name, value in content.items()}
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no plain state dict (first keys: {', '.join(map(str, list(state)[:4]))}).")
-    if any(name.startswith("deep_conv_block.") or name.startswith("image_encoder.inc0.") for name in state):
+    if any(name.startswith(_PUBLISHED) for name in state):
         return Weights(path, from_published(state), "published", {})
     if any(name.startswith(_SAM2_TRUNK) for name in state):
         return Weights(path, state, "sam2", {})
@@ -158,11 +160,12 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     module.load_state_dict(state)
 
 
-def load_model(file: str | Path, **defaults: Any) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(file: str | Path, *, train_size: int | None = None, **defaults: Any) -> tuple[nn.Module, dict[str, Any]]:
     """Build the model that a weights file describes and load it.
 
     Args:
-        file: a file of ours, a run folder, or published SAM-SPL weights, whose variant their shapes tell.
+        file: a file of ours, a run folder, or published weights, whose network and variant their shapes tell.
+        train_size: of published DATransNet weights, which need it and do not say it.
         **defaults: description to assume where the file says nothing (``mean``, ``std``, ``image_size``).
 
     Returns:
@@ -174,7 +177,7 @@ def load_model(file: str | Path, **defaults: Any) -> tuple[nn.Module, dict[str, 
     weights = read_weights(file)
     description = {**defaults, **weights.description}
     if "model" not in description:
-        description.update(_recognise(weights))
+        description.update(_recognise(weights, train_size))
     model = build_model(description["model"], **description["arguments"])
     load_strict(model, weights.state, weights.path)
     description["arguments"] = model.built_from["arguments"]
@@ -226,14 +229,14 @@ def save_weights(
         file: ``.safetensors`` (self-described) or ``.pt`` / ``.pth``.
         state: tensors under our names.
         description: model, arguments, normalisation, image size; read back by :func:`load_model`.
-        names: ``published`` writes the plain state dict that the published SAM-SPL code loads, the tensors that
-            nothing uses filled with zeros.
+        names: ``published`` writes what the published code of SAM-SPL or DATransNet loads, the tensors that nothing
+            uses filled with zeros.
     """
     path = Path(file)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     if names == "published":
         with atomic(path) as temporary:
-            torch.save(_with_unused(to_published(tensors)), temporary)
+            torch.save(_published_file(tensors), temporary)
     elif path.suffix == ".safetensors":
         metadata = {"format": "pt", "sam_spl": json.dumps(dict(description), sort_keys=True)}
         with atomic(path) as temporary:
@@ -258,13 +261,22 @@ def _read_safetensors(path: Path) -> Weights:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged, truncated or not a weights file ({_first_line(error)}).") from error
     description = json.loads(metadata.get("sam_spl", "{}"))
-    if any(name.startswith("image_encoder.inc0.") for name in state):
+    if any(name.startswith(_PUBLISHED) for name in state):
         return Weights(path, from_published(state), "published", description)
     return Weights(path, state, "ours", description)
 
 
-def _recognise(weights: Weights) -> dict[str, Any]:
-    """Which variant published weights are, by the shapes of their trunk."""
+def _recognise(weights: Weights, train_size: int | None) -> dict[str, Any]:
+    """Which network published weights are of: SAM-SPL's variant by the shapes of the trunk, or DATransNet."""
+    if "gfem.gate.weight" in weights.state:
+        if train_size is None:
+            raise InputError(
+                f"{weights.path}: DATransNet's attention depends on its training size, which published weights "
+                "do not say. Give train_size=256, or 512 for IRSTD-1k."
+            )
+        # Its recipe: grey value / 255, images as they are stored.
+        settings = {"mean": [0.0], "std": [1.0], "image_size": None}
+        return {"model": "datransnet", "arguments": {"train_size": train_size}, **settings}
     width = weights.state.get("encoder.trunk.patch_embed.proj.weight")
     blocks = {int(n.split(".")[3]) for n in weights.state if n.startswith("encoder.trunk.blocks.")}
     if width is not None:
@@ -304,13 +316,22 @@ def _check_depth(state: Mapping[str, Tensor], trunk: nn.Module, where: str) -> N
         )
 
 
-def _with_unused(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add zeros for the published tensors that nothing uses, shaped as the patch embedding, if absent."""
+def _published_file(state: dict[str, Tensor]) -> dict[str, Any]:
+    """What the published codes load: a plain state dict for SAM-SPL, ``state_dict`` with prefixed names for DATransNet.
+
+    Tensors that nothing uses are zeros, if the weights did not bring them.
+    """
+    if "gfem.gate.weight" in state:
+        blocks = {"encoder5": Res(128, 128), "decoder5": GatedUp(128, 256, 128)}
+        for block, module in blocks.items():
+            for name, value in module.state_dict().items():
+                state.setdefault(f"{UNUSED}{block}.{name}", torch.zeros_like(value))
+        named = {f"model.{name}": value for name, value in to_published(state).items()}
+        return {"epoch": 0, "state_dict": named, "total_loss": 0.0}
     for kind in ("weight", "bias"):
-        unused = f"image_encoder.trunk.promote_genertor.patchEmded.0.{kind}"
-        if unused not in state:
-            state[unused] = torch.zeros_like(state[f"image_encoder.trunk.patch_embed.proj.{kind}"])
-    return state
+        like = state[f"encoder.trunk.patch_embed.proj.{kind}"]
+        state.setdefault(f"{UNUSED}patch_embed.0.{kind}", torch.zeros_like(like))
+    return to_published(state)
 
 
 def _first_line(error: BaseException) -> str:

@@ -59,8 +59,7 @@ _TABLE = [
     ("decoder.heads", "reduction_convs"),
     # DATransNet, whose published numbers begin with 1.
     ("stem", "inc.0"),
-    ("unused.encoder5", "encoder5"),
-    ("unused.decoder5", "decoder5"),
+    ("unused.encoder5", "encoder5.0"),
     *((f"encoders.{level}", f"encoder{level + 1}.0") for level in range(4)),
     *(
         (f"gradformers.{level}.{ours}", f"contras{level + 1}.{published}")
@@ -81,8 +80,14 @@ _TABLE = [
     ("gfem.from_pooled", "GFEM.tra_conv_2"),
     ("gfem.out", "GFEM.out_conv"),
     *(
-        (f"decoders.{level}.{ours}", f"decoder{level + 1}.{published}")
-        for level in range(4)
+        (f"{block}.{ours}", f"decoder{number}.{published}")
+        for number, block in (
+            (1, "decoders.0"),
+            (2, "decoders.1"),
+            (3, "decoders.2"),
+            (4, "decoders.3"),
+            (5, "unused.decoder5"),
+        )
         for ours, published in (
             ("gate", "sattn.0"),
             ("fuse.0", "nConvs.0.conv"),

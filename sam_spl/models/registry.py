@@ -28,7 +28,7 @@ def model_config(name: str) -> dict[str, Any]:
     """
     if name not in model_names():
         raise ConfigError(f"model: {name!r} is unknown. Nearest: {nearest(name, model_names())}")
-    config = OmegaConf.to_container(OmegaConf.load(config_folder() / "model" / f"{name}.yaml"))
+    config = OmegaConf.to_container(OmegaConf.load(config_folder() / "model" / f"{name}.yaml"), resolve=True)
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
 

@@ -346,3 +346,14 @@ def test_real_images_train_and_test(sirst, tmp_path):
     masks = [cv2.imread(str(sirst / "masks" / f"{image['name']}_pixels0.png"), 0) for image in result["images"]]
     assert [image["pixels"] for image in result["images"]] == [mask.size for mask in masks]
     assert [image["labelled"] for image in result["images"]] == [int((mask > 127).sum()) for mask in masks]
+
+
+def test_datransnet_trains_at_its_size_and_tests_at_each_images_own(folder, tmp_path):
+    flags = ["--dataset", "custom", "--data_path", str(folder), "--device", "cpu"]
+    recipe = ["model=datransnet", "recipe=datransnet", "--image_size", "64", "--epoch", "1"]
+    commands.train([*flags, *recipe, "--save_dir", str(tmp_path / "r")])
+    commands.test([*flags, "--weights", str(tmp_path / "r")])
+    result = json.loads((tmp_path / "r" / "test-custom" / "results.json").read_text())
+    assert result["weights"]["arguments"] == {"train_size": 64}
+    assert (result["image_size"], result["weights"]["in_channels"], result["weights"]["mean"]) == (None, 1, [0.0])
+    assert result["scores"]["images"] == 2
