@@ -177,7 +177,10 @@ def _announce(
     counts = ", ".join(f"{part.count} {role}" for role, part in data.parts.items())
     log.info("%s: %s images (%s, lists: %s)", data.title, counts, data.where, data.lists)
     if hasattr(model, "encoder") and not config.model.trunk_weights and config.weights is None:
-        log.info("the trunk starts from random weights and trains; SAM 2's come with model.trunk_weights=FILE or hub")
+        log.info(
+            "the trunk starts from random weights and trains, which recipe=scratch is made for; SAM 2's weights come "
+            "with model.trunk_weights=FILE or hub"
+        )
     if val is None:
         log.info("best.* are the last epoch's: no validation images (trainer.val_share=0.2 holds some out)")
     elif val == "test":

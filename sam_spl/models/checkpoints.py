@@ -335,7 +335,7 @@ def _published_file(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:160] or type(error).__name__
+    return str(error).strip().split("\n")[0][:300] or type(error).__name__
 
 
 def _is_bare_pickle(path: Path) -> bool:
