@@ -61,7 +61,7 @@ def read_weights(file: str | Path) -> Weights:
         return _read_safetensors(path)
 
     content = read_torch(path)
-    if not isinstance(content, dict) or not content:
+    if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
         raise InputError(f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict.")
     if content.get("format") == FORMAT:
         return Weights(path, content.get("ema") or content["model"], "ours", content["description"])
@@ -119,11 +119,7 @@ def load_weights(model: nn.Module, file: str | Path) -> nn.Module:
     Raises:
         InputError: names are missing, unexpected or misshapen, or the weights are another variant's.
     """
-    weights = read_weights(file)
-    if weights.kind == "sam2":
-        raise InputError(
-            f"{weights.path}: SAM 2 weights hold the trunk only. Give them as model.trunk_weights={weights.path}."
-        )
+    weights = _whole_network(read_weights(file))
     arguments = getattr(model, "built_from", {}).get("arguments", {})
     for key in ("num_heads", "window_spec", "global_att_blocks"):  # what no shape betrays
         theirs = weights.description.get("arguments", {}).get(key, arguments.get(key))
@@ -174,7 +170,7 @@ def load_model(file: str | Path, *, train_size: int | None = None, **defaults: A
     Raises:
         InputError: as :func:`read_weights` and :func:`load_weights`.
     """
-    weights = read_weights(file)
+    weights = _whole_network(read_weights(file))
     description = {**defaults, **weights.description}
     if "model" not in description:
         description.update(_recognise(weights, train_size))
@@ -251,6 +247,14 @@ def sha256(file: str | Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with Path(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _whole_network(weights: Weights) -> Weights:
+    if weights.kind == "sam2":
+        raise InputError(
+            f"{weights.path}: SAM 2 weights hold the trunk only. Train with model.trunk_weights={weights.path}"
+        )
+    return weights
 
 
 def _read_safetensors(path: Path) -> Weights:

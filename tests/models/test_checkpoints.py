@@ -125,6 +125,13 @@ def test_sam2_weights_fill_the_trunk_and_freeze_it(tmp_path, tiny):
     assert tiny.built_from["arguments"]["freeze_trunk"] is True
 
 
+def test_sam2_weights_are_no_whole_network(tmp_path, tiny):
+    _sam2_file(tmp_path / "sam2.pt", tiny)
+    for load in (load_model, lambda file: sam_spl.load_weights(tiny, file)):
+        with pytest.raises(InputError, match=r"the trunk only\. Train with model\.trunk_weights="):
+            load(tmp_path / "sam2.pt")
+
+
 def test_a_trunk_that_is_asked_to_train_trains_with_sam2_weights_too(tmp_path):
     model = build_model("sam_spl_t", **TINY, freeze_trunk=False)
     _sam2_file(tmp_path / "sam2.pt", model)
@@ -194,6 +201,7 @@ def _truncated_safetensors(path):
         ("w.pt", lambda path: path.write_text("hello"), "damaged, truncated"),
         ("w.pt", lambda path: torch.save([1, 2], path), "no weights"),
         ("w.pt", lambda path: torch.save({"a": 1}, path), "no plain state dict"),
+        ("w.pt", lambda path: torch.save({1: torch.zeros(1)}, path), "no weights"),
         ("w.pt", lambda path: None, "no file"),
         ("w", lambda path: path.mkdir(), "without best.safetensors"),
     ],
