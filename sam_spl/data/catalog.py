@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sam_spl.data.dataset import FolderSource, Normalise, Source
-from sam_spl.data.layout import Item, Split, find_root, find_split, fingerprint
+from sam_spl.data.layout import Item, find_root, find_split, fingerprint
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.errors import ConfigError, InputError
 
@@ -128,6 +128,3 @@ def _synthetic(config: Any, seed: int) -> DataSet:
         raise ConfigError(f"dataset.synthetic: {error}") from error
     parts = {role: Part(role, len(source), None, lambda source=source: source) for role, source in sources.items()}
     return DataSet(config.title, "generated", f"generated at {config.image_size} pixels", parts)
-
-
-__all__ = ["DataSet", "Part", "Split", "hold_out", "normalise_of", "open_dataset"]

@@ -179,7 +179,6 @@ AUGMENTATIONS: dict[str, Callable[[int], Transform]] = {
     "resize_flip": ResizeFlip,
     "scale_crop": ScaleCrop,
     "target_crop": lambda image_size: TargetCrop(image_size, crop=image_size * 3 // 4 // 32 * 32 or image_size),
-    "target_crop_full": lambda image_size: TargetCrop(image_size, crop=image_size),
 }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from sam_spl.data.dataset import collate_evaluation
+from sam_spl.data.dataset import EvaluationSet, collate_evaluation
 from sam_spl.engine.distributed import World
 from sam_spl.metrics import ImageCounts, NativeMetric
 
@@ -22,7 +22,7 @@ THRESHOLD = 0.5
 
 def evaluate(
     model: nn.Module,
-    dataset: Dataset[dict[str, Any]],
+    dataset: EvaluationSet,
     world: World,
     *,
     batch_size: int | None = None,
@@ -35,7 +35,7 @@ def evaluate(
 
     Args:
         model: left in the mode it was in.
-        dataset: an :class:`~sam_spl.data.dataset.EvaluationSet`.
+        dataset: images and masks.
         world: this process.
         batch_size: None for 1 on a CPU, where larger ones gain nothing, and 12 elsewhere.
         num_workers: loader processes.
@@ -44,11 +44,11 @@ def evaluate(
     Returns:
         Counts by index, of the whole data set in every process.
     """
-    if getattr(dataset, "image_size", 0) is None:
+    if dataset.image_size is None:
         batch_size = 1  # images of their own sizes do not stack
     elif batch_size is None:
         batch_size = 1 if world.device.type == "cpu" else 12
-    share: Dataset[dict[str, Any]] = Subset(dataset, range(world.rank, len(dataset), world.size))  # type: ignore[arg-type]
+    share: Dataset[dict[str, Any]] = Subset(dataset, range(world.rank, len(dataset), world.size))
     loader = DataLoader(
         share,
         batch_size=batch_size,
