@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from sam_spl.cli.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
-from sam_spl.engine.optim import build_optimizer
 from sam_spl.models.checkpoints import load_strict
 from sam_spl.models.naming import from_published, to_published
 from sam_spl.models.registry import build_model
 from tests.conftest import GOLDEN, fill, golden_state
+from tests.models.golden_training import assert_trains_as_published
 
 
 def _golden_model(variant: str, **arguments) -> torch.nn.Module:
@@ -47,33 +48,13 @@ def test_outputs_and_features_equal_the_published_ones(variant, batch):
 
 
 def test_training_equals_the_published_one():
-    golden = json.loads((GOLDEN / "sam_spl_t_train.json").read_text())
-    image = torch.from_numpy(fill.image("sam_spl_t/train", (2, 3, 128, 128))).double()
-    mask = torch.from_numpy(fill.mask("sam_spl_t/train", (2, 1, 128, 128))).double()
-    model = _golden_model("t", freeze_trunk=True).double().train()
-    loss_of = SegmentationLoss(bce=1.0)
-    optimizer = build_optimizer(model, _Adan())
-
-    losses = []
-    for step in range(4):
-        loss = loss_of(model(image), mask)
-        optimizer.zero_grad()
-        loss.backward()
-        losses.append(loss.item())
-        if step == 0:
-            gradients = to_published({name: p.grad for name, p in model.named_parameters()})
-        optimizer.step()
-
-    assert losses == pytest.approx(golden["losses"], rel=1e-9)
-    without = {name for name, gradient in gradients.items() if gradient is None}
-    unused = {name for name in golden["without_gradient"] if "patchEmded" in name}
-    assert without | unused == set(golden["without_gradient"])
-    for name, norm in golden["grad_norms_first_step"].items():
-        assert gradients[name].norm().item() == pytest.approx(norm, rel=1e-8, abs=1e-12), name
-    norms = {name: p.norm().item() for name, p in to_published(dict(model.named_parameters())).items()}
-    for name, norm in golden["param_norms_after_4"].items():
-        if name not in unused:
-            assert norms[name] == pytest.approx(norm, rel=1e-9), name
+    assert_trains_as_published(
+        _golden_model("t", freeze_trunk=True),
+        "sam_spl_t",
+        loss=SegmentationLoss(bce=1.0),
+        optimizer=OptimizerConfig(name="adan", lr=1e-3, weight_decay=1e-2),
+        unused=("image_encoder.trunk.promote_genertor.patchEmded",),
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +79,3 @@ def test_names_shapes_and_counts_are_the_published_ones(variant, total, trunk, u
     encoder = model.encoder
     with_prompts = sum(p.numel() for part in (encoder.trunk, encoder.prompts) for p in part.parameters())
     assert with_prompts == trunk - unused
-
-
-class _Adan:
-    name, lr, weight_decay, args, trunk_lr_scale = "adan", 1e-3, 1e-2, {}, 1.0
