@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -31,3 +32,8 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
         return ", ".join(lower[candidate] for candidate in close)
     top = [candidate for candidate in known if "." not in candidate] or known
     return ", ".join(top[:20]) + (", ..." if len(top) > 20 else "")
+
+
+def plain(name: str) -> str:
+    """Letters and digits only, in lower case: equal for the spellings that people use for one name."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -21,13 +21,17 @@ class DatasetConfig:
     source: str = "folder"  # folder | synthetic
     data_path: str | None = "./datasets"  # the set's folder, or one that holds it
     lists: str | None = None  # folder of the split lists, where a set comes with several
+    default_lists: str | None = None  # which of several, with lists=null
+    missing: str = "error"  # error | skip: what to do about images or masks that are not there
+    odd_masks: list[str] = field(default_factory=list)  # names whose masks may be of another size than their images
+    members: list[Any] = field(default_factory=list)  # names of the sets that this one is the union of
     image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
     test_size: int | None = None  # where testing differs from image_size
     native_test: bool = False  # testing at each image's own size
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of [0, 1] values
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     augment: str = "scale_crop"
-    copy_paste: float = 0.0  # probability
+    copy_paste: float = 0.0  # probability in the set's published recipe
     synthetic: dict[str, Any] = field(default_factory=dict)  # train, val, test: counts; and SyntheticSource's arguments
 
 
@@ -44,6 +48,14 @@ class TrainerConfig:
     eval_batch_size: int | None = None  # null: 1 on a CPU, batch_size elsewhere
     ema_decay: float = 0.0  # 0: no averaged weights
     clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
+
+
+@dataclass
+class CopyPasteConfig:
+    """Chips cut around targets and pasted into training images."""
+
+    probability: float = "${dataset.copy_paste}"  # type: ignore[assignment]
+    source: str = "train"  # train | all: which images chips are cut from; all is the published leak of test images
 
 
 @dataclass
@@ -81,12 +93,14 @@ class TrainConfig(CommonConfig):
     model: dict[str, Any] = MISSING
     loss: dict[str, Any] = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    copy_paste: CopyPasteConfig = field(default_factory=CopyPasteConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     weights: str | None = None  # start from these, for fine-tuning
     save_dir: str = "./checkpoints/${dataset.title}-${model.name}"
     resume: str | None = None  # a run folder or its last.pt
     overwrite: bool = False  # a run that save_dir already holds
     use_ddp: bool = False
+    test_on: list[str] = field(default_factory=list)  # data sets to test on at the end; "same" is the trained one
 
 
 @dataclass
@@ -148,6 +162,10 @@ def check(config: Any) -> None:
         schedules = ("cosine", "multistep")
         _require(optimizer.schedule in schedules, "optimizer.schedule", optimizer.schedule, f"choose of {schedules}")
         choices = ("auto", "val", "last", "test")
+        sources = ("train", "all")
+        chips = config.copy_paste
+        _require(chips.source in sources, "copy_paste.source", chips.source, f"choose of {sources}")
+        _require(0 <= chips.probability <= 1, "copy_paste.probability", chips.probability, "must be in [0, 1]")
         _require(trainer.selection in choices, "trainer.selection", trainer.selection, f"choose of {choices}")
     else:
         sizes |= {"image_size": config.image_size, "batch_size": config.batch_size}

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sam_spl.cli.config import check, register
-from sam_spl.errors import ConfigError, nearest
+from sam_spl.cli.config import DatasetConfig, check, register
+from sam_spl.errors import ConfigError, nearest, plain
 from sam_spl.files import config_folder
 
 #: Published flags and what they set. None takes its value but says nothing here (torchrun sets the rank itself).
@@ -71,8 +73,8 @@ def overrides_from(argv: Sequence[str], flags: dict[str, str | None]) -> list[st
             key, separator, value = word.partition("=")
             if not separator:
                 raise ConfigError(f"{word!r} is neither a flag nor an override. Write --flag value or key=value.")
-            if key.lstrip("+~") == "dataset":
-                value = dataset_named(value)
+            if key == "dataset":
+                value = _each(value, dataset_named)
             overrides[key] = value
             continue
         flag, separator, value = word.partition("=")
@@ -101,7 +103,9 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
-            config = compose(name, overrides=list(overrides))
+            config = compose(name, overrides=[*_recipe_of_model(overrides), *overrides])
+            if config.dataset.members:
+                _resolve_members(config.dataset)
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, name)) from error
@@ -110,6 +114,58 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{key}: a value is required" + (f", as {flag} VALUE." if flag else f", as {key}=VALUE."))
     check(config)
     return config
+
+
+def as_union(overrides: Sequence[str]) -> list[str]:
+    """``dataset=[a,b]`` of training: the two as one set."""
+    return [
+        word
+        for override in overrides
+        for word in (
+            ["dataset=union", f"dataset.members={override.removeprefix('dataset=')}"]
+            if override.startswith("dataset=[")
+            else [override]
+        )
+    ]
+
+
+def as_sweep(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """``key=[a,b]`` of testing: one after the other, as ``key=a,b``."""
+    spread = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        value = value.strip("'") if key in keys and value.startswith("'[") else value  # a flag's value is quoted
+        spread.append(f"{key}={value[1:-1]}" if key in keys and value.startswith("[") else override)
+    return spread
+
+
+def jobs(overrides: Sequence[str], *, multirun: bool) -> dict[str, list[str]]:
+    """One list of overrides for each combination of the values that are swept, as ``model=a,b``, by what is special.
+
+    Raises:
+        ConfigError: several values for a key, but no ``multirun``; or an override that Hydra cannot read.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(_explain(error, "")) from error
+    swept = [word for word in parsed if word.is_sweep_override()]
+    if not swept:
+        return {"": list(overrides)}
+    if not multirun:
+        raise ConfigError(
+            f"{swept[0].input_line}: several values. Add -m to run one after the other, or write "
+            f"{swept[0].key_or_group}=[...] for a list."
+        )
+    fixed = [str(word.input_line) for word in parsed if not word.is_sweep_override()]
+    choices = [[(word, value) for value in word.sweep_string_iterator()] for word in swept]
+    return {
+        "-".join(_label(word.key_or_group, value) for word, value in combination): [
+            *fixed,
+            *(f"{word.get_key_element()}={value}" for word, value in combination),
+        ]
+        for combination in itertools.product(*choices)
+    }
 
 
 def dataset_named(name: str) -> str:
@@ -123,13 +179,59 @@ def dataset_named(name: str) -> str:
         content = OmegaConf.load(path)
         for alias in (path.stem, content.title, *content.get("aliases", [])):
             known[str(alias)] = path.stem
-    plain = {_plain(alias): stem for alias, stem in known.items()}
-    if _plain(name) not in plain:
+    by_plain = {plain(alias): stem for alias, stem in known.items()}
+    if plain(name) not in by_plain:
         raise ConfigError(
             f"dataset: {name!r} is unknown. Nearest: {nearest(name, known)}. For a folder of your own with images/ and "
             "masks/: dataset=custom --data_path FOLDER"
         )
-    return plain[_plain(name)]
+    return by_plain[plain(name)]
+
+
+def dataset_config(name: str, **changes: Any) -> Any:
+    """The :class:`~sam_spl.cli.config.DatasetConfig` of a name or alias.
+
+    Raises:
+        ConfigError: unknown.
+    """
+    file = config_folder() / "dataset" / f"{dataset_named(name)}.yaml"
+    return OmegaConf.merge(OmegaConf.structured(DatasetConfig), OmegaConf.load(file), changes)
+
+
+def _recipe_of_model(overrides: Sequence[str]) -> list[str]:
+    """The recipe that the chosen network's file asks for, where the command line asks for none."""
+    given = dict(word.split("=", 1) for word in overrides if "=" in word)
+    file = config_folder() / "model" / f"{given.get('model')}.yaml"
+    if {"recipe", "experiment"} & given.keys() or not file.is_file():
+        return []
+    recipe = OmegaConf.load(file).get("recipe")
+    return [f"recipe={recipe}"] if recipe else []
+
+
+def _resolve_members(dataset: Any) -> None:
+    """Put the configurations of a union's members in place of their names."""
+    members = [
+        dataset_config(str(name), data_path=dataset.data_path, missing=dataset.missing) for name in dataset.members
+    ]
+    for member in members:
+        if member.source != "folder" or member.members or member.data_path is None:
+            raise ConfigError(f"dataset: {member.name} cannot be part of a union; its parts are sets of image files.")
+    if dataset.name == "union":
+        dataset.name = "+".join(member.name for member in members)
+        dataset.title = "+".join(member.title for member in members)
+    dataset.members = members
+
+
+def _each(value: str, function: Callable[[str], str]) -> str:
+    """Apply to each of ``a,b`` or ``[a,b]``."""
+    before, inner, after = ("[", value[1:-1], "]") if value.startswith("[") else ("", value, "")
+    return before + ",".join(function(name.strip()) for name in inner.split(",")) + after
+
+
+def _label(key: str, value: str) -> str:
+    """How a swept value is called in a folder's name."""
+    value = re.sub(r"[^\w.+-]+", "_", value.rstrip("/").rpartition("/")[2].strip("'"))
+    return value if (config_folder() / key).is_dir() or key == "weights" else f"{key.rpartition('.')[2]}={value}"
 
 
 def help_text(command: str, flags: dict[str, str | None]) -> str:
@@ -149,11 +251,15 @@ def help_text(command: str, flags: dict[str, str | None]) -> str:
             "python training.py dataset=custom --data_path ./my_images model=sam_spl_s trainer.epochs=100",
             "python training.py --resume ./checkpoints/NUDT-SIRST",
             "torchrun --nproc_per_node=4 training.py --dataset NUDT-SIRST --use_ddp",
+            "python training.py experiment=datransnet_nudt_sirst",
+            "python training.py -m model=sam_spl_t,datransnet dataset=sirst,nudt_sirst test_on=[same]   # four runs",
+            "python training.py dataset=[sirst,nudt_sirst] test_on=[irstd_1k]   # train on the union, test on another",
         ],
         "testing.py": [
             "python testing.py --dataset NUDT-SIRST --image_size 256 "
             "--weights ./checkpoints/NUDT-SIRST.pt --device cuda:0",
             "python testing.py dataset=sirst dataset.lists=50_50 weights=./checkpoints/my_run",
+            "python testing.py dataset=[sirst,nudt_sirst] weights=[checkpoints/a,checkpoints/b]   # one table",
         ],
     }[command]
     return "\n".join(
@@ -185,9 +291,9 @@ def _value(flag: str, value: str) -> str:
     if flag == "--gpu":
         return f"cuda:{value}" if value.isdigit() else value
     if flag == "--dataset":
-        return dataset_named(value)
+        return _each(value, dataset_named)
     if flag == "--loss_func":
-        return _LOSSES.get(_plain(value), value)
+        return _LOSSES.get(plain(value), value)
     if flag == "--config_path":
         return _model_from_config_path(value)
     if flag in ("--data_path", "--save_dir", "--weights", "--resume"):
@@ -242,10 +348,6 @@ def _keys(name: str) -> list[str]:
         config = compose(name)
     groups = [folder.name for folder in config_folder().iterdir() if folder.is_dir()]
     return sorted({*walk(OmegaConf.to_container(config), ""), *groups} - {""})
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 _BOOLEANS = ("true", "false", "1", "0", "yes", "no")

@@ -27,8 +27,8 @@ from sam_spl.metrics.native import percent
 from sam_spl.models.checkpoints import find_weights, load_model, sha256
 
 
-def run(config: DictConfig, world: World) -> None:
-    """Score one weights file on one data set, in this process."""
+def run(config: DictConfig, world: World) -> dict[str, Any] | None:
+    """Score one weights file on one data set, in this process; the result file's content, of rank 0."""
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
     weights = find_weights(config.weights)
@@ -56,8 +56,7 @@ def run(config: DictConfig, world: World) -> None:
         title=f"testing {data.title}",
     )
     if not world.main:
-        return
-
+        return None
     result = scores(counts.values())
     names = [source.name(index) for index in counts]
     folder = (
@@ -71,7 +70,7 @@ def run(config: DictConfig, world: World) -> None:
         **PROTOCOL,
         "weights": {"file": str(weights), "sha256": sha256(weights), **description},
         "dataset": {"name": data.title, "lists": data.lists, "split": config.split, "where": data.where}
-        | {"fingerprint": data.parts[config.split].fingerprint},
+        | {"fingerprint": data.parts[config.split].fingerprint, "skipped": len(data.skipped)},
         "image_size": image_size,
         "device": str(world.device),
         "precision": str(world.precision or torch.float32).removeprefix("torch."),
@@ -84,6 +83,7 @@ def run(config: DictConfig, world: World) -> None:
     print(_table(result, data, description, image_size))
     print(result.line())
     print(f"results.json, images.csv and overlays/ of the worst images are in {folder}")
+    return report
 
 
 def worst(counts: dict[int, ImageCounts], number: int) -> list[int]:
@@ -117,6 +117,10 @@ def _table(result: NativeScores, data: DataSet, description: dict[str, Any], ima
     ]
     if "TEST" in str(description.get("selected_by", "")).upper():
         rows.append(("note", "these weights were chosen on the test images (trainer.selection=test)"))
+    if "chips_from" in (description.get("trained_on") or {}):
+        rows.append(("note", "copy-paste saw targets of the test images in training (copy_paste.source=all)"))
+    if data.skipped:
+        rows.append(("note", f"{len(data.skipped)} images without mask or file were skipped (dataset.missing=skip)"))
     return "\n".join(f"{name:<15} {value}" for name, value in rows)
 
 

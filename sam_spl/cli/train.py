@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import sam_spl
 from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
-from sam_spl.data.dataset import EvaluationSet, Normalise, TrainingSet
+from sam_spl.data.dataset import EvaluationSet, Joined, Normalise, TrainingSet
 from sam_spl.data.transforms import build_transform
 from sam_spl.engine.checkpoint import RunFolder
 from sam_spl.engine.distributed import World
@@ -46,7 +46,7 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
     trainer = Trainer(
         model=model,
         loss=hydra.utils.instantiate(config.loss),
-        train_set=_training_set(config, train_source, normalise),
+        train_set=_training_set(config, data, train_source, normalise),
         val_set=val_set,
         config=config,
         world=world,
@@ -113,12 +113,15 @@ def _build(config: DictConfig) -> torch.nn.Module:
     return model
 
 
-def _training_set(config: DictConfig, source: Any, normalise: Normalise) -> TrainingSet:
+def _training_set(config: DictConfig, data: DataSet, source: Any, normalise: Normalise) -> TrainingSet:
+    chips = source
+    if _chips_leak(config):
+        chips = Joined([source, *(part.open() for role, part in data.parts.items() if role != "train")])
     transform = build_transform(
         config.trainer.augment,
         config.dataset.image_size,
-        source,
-        copy_paste=config.dataset.copy_paste,
+        chips,
+        copy_paste=config.copy_paste.probability,
         seed=config.seed,
     )
     return TrainingSet(source, transform, normalise, config.seed)
@@ -138,10 +141,16 @@ def _describe(
             "dataset": data.title,
             "lists": data.lists,
             "fingerprint": data.parts["train"].fingerprint,
+            "skipped": len(data.skipped),
+            **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
         },
         "selected_by": f"IoU on the {val} images" if val else "last epoch",
         "sam_spl": sam_spl.__version__,
     }
+
+
+def _chips_leak(config: DictConfig) -> bool:
+    return config.copy_paste.source == "all" and config.copy_paste.probability > 0
 
 
 def _start_log(file: Path | None) -> None:
@@ -176,6 +185,16 @@ def _announce(
     )
     counts = ", ".join(f"{part.count} {role}" for role, part in data.parts.items())
     log.info("%s: %s images (%s, lists: %s)", data.title, counts, data.where, data.lists)
+    if data.skipped:
+        log.warning(
+            "skipped %d images without mask or file (dataset.missing=skip), first %s",
+            len(data.skipped),
+            ", ".join(data.skipped[:3]),
+        )
+    if _chips_leak(config):
+        log.warning(
+            "copy-paste cuts chips out of the TEST images too (copy_paste.source=all): its scores are optimistic"
+        )
     if hasattr(model, "encoder") and not config.model.trunk_weights and config.weights is None:
         log.info(
             "the trunk starts from random weights and trains, which recipe=scratch is made for; SAM 2's weights come "

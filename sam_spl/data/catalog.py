@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sam_spl.data.dataset import FolderSource, Normalise, Source
-from sam_spl.data.layout import Item, find_root, find_split, fingerprint
+from sam_spl.data.layout import Item, Split, find_root, find_split, fingerprint
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.errors import ConfigError, InputError
 
@@ -40,12 +41,14 @@ class DataSet:
         lists: which split.
         where: the folder, or how it is generated.
         parts: train, val and test.
+        skipped: names left out because image or mask is missing (``dataset.missing=skip``).
     """
 
     title: str
     lists: str
     where: str
     parts: dict[str, Part]
+    skipped: tuple[str, ...] = ()
 
     def part(self, role: str) -> Part:
         """The part ``role``.
@@ -72,10 +75,7 @@ def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataS
     """
     if config.source == "synthetic":
         return _synthetic(config, seed)
-    if config.source != "folder":
-        raise ConfigError(f"dataset.source: {config.source!r} is neither folder nor synthetic")
-    root = find_root(config.data_path, (config.title, config.name, *config.aliases))
-    split = find_split(root, config.lists)
+    split = _union(config.members) if config.members else locate(config)
     train, val = split.train, split.val
     if val_share > 0 and not val:
         train, val = hold_out(train, val_share, seed)
@@ -87,6 +87,49 @@ def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataS
             role: Part(role, len(items), fingerprint(items), lambda items=items: FolderSource(items))
             for role, items in (("train", train), ("val", val), ("test", split.test))
         },
+        split.skipped,
+    )
+
+
+def locate(config: Any) -> Split:
+    """Where the files of one folder set lie.
+
+    Raises:
+        ConfigError: a value is not valid, or the set is none of folders.
+        InputError: the folder, a mask or a listed image is missing.
+    """
+    if config.source != "folder":
+        raise ConfigError(f"dataset.source: {config.source!r} of {config.name} is no folder of images")
+    if config.missing not in ("error", "skip"):
+        raise ConfigError(f"dataset.missing: {config.missing!r} is neither error nor skip")
+    root = find_root(config.data_path, (config.title, config.name, *config.aliases))
+    return find_split(
+        root,
+        config.lists,
+        default_lists=config.default_lists,
+        skip_missing=config.missing == "skip",
+        odd_masks=config.odd_masks,
+    )
+
+
+def _union(members: list[Any]) -> Split:
+    """Several sets as one; an image is called by its set and its name."""
+    splits = {member.title: locate(member) for member in members}
+
+    def together(role: str) -> tuple[Item, ...]:
+        return tuple(
+            replace(item, name=f"{title}/{item.name}")
+            for title, split in splits.items()
+            for item in getattr(split, role)
+        )
+
+    return Split(
+        root=Path(members[0].data_path),
+        lists=", ".join(f"{title} {split.lists}" for title, split in splits.items()),
+        train=together("train"),
+        val=together("val"),
+        test=together("test"),
+        skipped=tuple(f"{title}/{name}" for title, split in splits.items() for name in split.skipped),
     )
 
 

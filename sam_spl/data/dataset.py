@@ -72,6 +72,26 @@ class FolderSource:
         return self._cache[index] if self._cache is not None else read_pair(self.items[index])
 
 
+class Joined:
+    """Several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._at = [(source, index) for source in sources for index in range(len(source))]
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def name(self, index: int) -> str:
+        """As its own source calls it."""
+        source, inner = self._at[index]
+        return source.name(inner)
+
+    def load(self, index: int) -> tuple[Image, Mask]:
+        """As its own source loads it."""
+        source, inner = self._at[index]
+        return source.load(inner)
+
+
 @dataclass(frozen=True)
 class Normalise:
     """From stored values to the network's input.
@@ -194,10 +214,14 @@ def read_pair(item: Item) -> tuple[Image, Mask]:
         InputError: unreadable, or of different sizes.
     """
     image, mask = read_image(item.image), read_mask(item.mask)
+    if item.resize_mask and image.shape[:2] != mask.shape:
+        size = (image.shape[1], image.shape[0])
+        mask = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     if image.shape[:2] != mask.shape:
         raise InputError(
             f"dataset: the mask {item.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {item.image.name} "
-            f"{image.shape[1]}x{image.shape[0]} (width x height). Mend the mask or take the pair out of the lists."
+            f"{image.shape[1]}x{image.shape[0]} (width x height). Mend the mask, or have it resized: "
+            f"dataset.odd_masks=[{item.name}]"
         )
     return image, mask
 
@@ -220,17 +244,22 @@ def read_image(path: Path) -> Image:
 
 
 def read_mask(path: Path) -> Mask:
-    """Boolean (H, W): above 127 of 255, or above 0 where the file knows only 0 and 1; any colour channel counts.
+    """Boolean (H, W): above half of full scale, or above 0 where the file knows only 0 and 1; any colour counts.
+
+    Full scale is 255, or 65535 in a 16-bit file that has values above 255.
 
     Raises:
         InputError: not readable as an image.
     """
-    mask = _decode(path)
+    return binarise(_decode(path))
+
+
+def binarise(mask: NDArray[Any]) -> Mask:
+    """What :func:`read_mask` does with the stored values, (H, W) or (H, W, C)."""
     if mask.ndim == 3:
         mask = mask[..., :3].max(-1)
-    if mask.max(initial=0) <= 1:
-        return mask > 0
-    return mask > (127 if mask.dtype == np.uint8 else 32767)
+    largest = mask.max(initial=0)
+    return mask > (0 if largest <= 1 else 127 if largest <= 255 else 32767)
 
 
 def _decode(path: Path) -> NDArray[Any]:

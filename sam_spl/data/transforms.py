@@ -82,33 +82,35 @@ class ScaleCrop:
 
 @dataclass(frozen=True)
 class TargetCrop:
-    """The transform of ``recipe=scratch``: the test's own resize, then a smaller crop that mostly holds a target.
+    """A crop at the scale that testing sees, mostly around a target, and the square's symmetries.
 
-    Background is a thousand times as frequent as target. Crops around targets raise their share, and a crop of
-    three quarters of the side costs half the time. Scale is left alone: tests see one scale too.
+    Background is a thousand times as frequent as target; crops around targets raise their share. A crop of three
+    quarters of the side costs half the time.
 
     Args:
-        image_size: size that testing resizes to.
         crop: side of the crop in pixels.
-        scale: the side before cropping is ``image_size`` times exp(u), u uniform in [-scale, scale].
+        image_size: side that testing resizes to; None where it keeps each image's own size.
+        scale: the image is resized by a further exp(u), u uniform in [-scale, scale].
         on_target: probability that the crop is drawn around a target pixel.
     """
 
-    image_size: int
     crop: int
+    image_size: int | None = None
     scale: float = 0.0
     on_target: float = 0.8
 
     def __call__(self, image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
-        side = max(self.crop, round(self.image_size * math.exp(rng.uniform(-self.scale, self.scale))))
-        image, mask = resize(image, side), resize_mask(mask, (side, side))
+        factor = math.exp(rng.uniform(-self.scale, self.scale))
+        height, width = (self.image_size, self.image_size) if self.image_size else mask.shape
+        image, mask = resize_pair(image, mask, (round(height * factor), round(width * factor)))
+        image, mask = reflect_to(image, mask, self.crop)
 
         rows, columns = np.nonzero(mask)
         if len(rows) and rng.random() < self.on_target:
             k, margin = rng.integers(len(rows)), min(8, self.crop // 4)
             top, left = (
                 int(np.clip(centre - rng.integers(margin, self.crop - margin), 0, side - self.crop))
-                for centre in (rows[k], columns[k])
+                for centre, side in zip((rows[k], columns[k]), mask.shape, strict=True)
             )
             window = slice(top, top + self.crop), slice(left, left + self.crop)
             image, mask = image[window], mask[window]
@@ -138,15 +140,16 @@ def resize_long_side(image: Image, mask: Mask, long_side: int) -> tuple[Image, M
     return image, mask
 
 
-def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Resize to ``size`` (H, W) by area: a pixel is target when half of it is. Targets that would vanish stay."""
+def resize_pair(image: Image, mask: Mask, size: tuple[int, int]) -> tuple[Image, Mask]:
+    """Resize to ``size`` (H, W): a mask pixel is target when half of it is. Targets that would vanish stay."""
     if mask.shape == size:
-        return mask
+        return image, mask
     width_height = size[::-1]
+    image = cv2.resize(image, width_height, interpolation=cv2.INTER_LINEAR)
     smaller = cv2.resize(mask.astype(np.float32), width_height, interpolation=cv2.INTER_LINEAR) >= 0.5
     if mask.any() and not smaller.any():
         smaller = cv2.resize(mask.astype(np.float32), width_height, interpolation=cv2.INTER_AREA) > 0
-    return smaller
+    return image, smaller
 
 
 def pad_to(image: Image, mask: Mask, size: int) -> tuple[Image, Mask]:
@@ -155,6 +158,15 @@ def pad_to(image: Image, mask: Mask, size: int) -> tuple[Image, Mask]:
     if bottom or right:
         image = np.pad(image, ((0, bottom), (0, right), *[(0, 0)] * (image.ndim - 2)))
         mask = np.pad(mask, ((0, bottom), (0, right)))
+    return image, mask
+
+
+def reflect_to(image: Image, mask: Mask, size: int) -> tuple[Image, Mask]:
+    """Mirror the right and the bottom up to ``size``, targets too."""
+    bottom, right = max(0, size - mask.shape[0]), max(0, size - mask.shape[1])
+    if bottom or right:
+        image = np.pad(image, ((0, bottom), (0, right), *[(0, 0)] * (image.ndim - 2)), mode="symmetric")
+        mask = np.pad(mask, ((0, bottom), (0, right)), mode="symmetric")
     return image, mask
 
 
@@ -178,7 +190,8 @@ AUGMENTATIONS: dict[str, Callable[[int], Transform]] = {
     "resize": Resize,
     "resize_flip": ResizeFlip,
     "scale_crop": ScaleCrop,
-    "target_crop": lambda image_size: TargetCrop(image_size, crop=image_size * 3 // 4 // 32 * 32 or image_size),
+    "target_crop": lambda image_size: TargetCrop(image_size * 3 // 4 // 32 * 32 or image_size, image_size),
+    "native_crop": lambda image_size: TargetCrop(image_size, scale=0.2),
 }
 
 

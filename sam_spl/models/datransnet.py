@@ -19,6 +19,8 @@ class DATransNet(nn.Module):
     Args:
         train_size: side of the training images in pixels. It scales the attention scores for good, is in no
             published weights file (256, for IRSTD-1k 512), and changes probabilities by hundredths.
+        head_bias: start value of the head's bias; None keeps PyTorch's. Targets cover one pixel in a thousand, and
+            from a probability of one half it takes the first hundred steps to learn that.
 
     Shape:
         - image: (B, 1, H, W) in [0, 1]; any H and W (padded to multiples of 32 by repeating the edge)
@@ -27,7 +29,7 @@ class DATransNet(nn.Module):
 
     in_channels = 1
 
-    def __init__(self, *, train_size: int = 256) -> None:
+    def __init__(self, *, train_size: int = 256, head_bias: float | None = None) -> None:
         super().__init__()
         self.stem = Res(1, _WIDTHS[0])
         widths = (*_WIDTHS, _WIDTHS[-1])
@@ -41,6 +43,8 @@ class DATransNet(nn.Module):
             GatedUp(width, 2 * width, out) for width, out in zip(_WIDTHS, (16, *_WIDTHS[:3]), strict=True)
         )
         self.head = nn.Sequential(InceptionDepthwise(_WIDTHS[0]), nn.Conv2d(_WIDTHS[0], 1, 1))
+        if head_bias is not None:
+            nn.init.constant_(self.head[-1].bias, head_bias)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         height, width = image.shape[-2:]

@@ -11,8 +11,8 @@ from torch import nn
 from sam_spl.errors import ConfigError, nearest
 from sam_spl.files import config_folder
 
-#: Keys of a model file that say which weights to fetch, and are no arguments of its class.
-NOT_ARGUMENTS = ("name", "trunk_weights", "hub")
+#: Keys of a model file that are no arguments of its class: which recipe it wants, and which weights to fetch.
+NOT_ARGUMENTS = ("name", "recipe", "trunk_weights", "hub")
 
 
 def model_names() -> list[str]:

@@ -126,9 +126,9 @@ def _no_masks(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_remove_mask, r"1 of 6 images .* have no mask .* first im_3\.png"),
+        (_remove_mask, r"1 of 4 images in .*train\.txt have no mask, first im_3 "),
         (_empty_list, r"the list .*train\.txt is empty"),
-        (_absent_image, r"names 2 of 3 images that are not there, first im_77, im_78"),
+        (_absent_image, r"the list .*train\.txt names 2 of 3 images that are not there, first im_77, im_78"),
         (_no_masks, "no masks/ folder"),
     ],
 )

@@ -24,7 +24,7 @@ from sam_spl.data.transforms import (
     flip,
     pad_to,
     resize_long_side,
-    resize_mask,
+    resize_pair,
 )
 from sam_spl.errors import ConfigError
 
@@ -104,15 +104,15 @@ def test_long_side_resize_keeps_the_aspect_and_padding_goes_right_and_below():
 
 def test_target_crops_hold_a_target_as_often_as_asked():
     image, mask = _pair(256, 256)
-    held = [TargetCrop(256, crop=64)(image, mask, np.random.default_rng(seed))[1].any() for seed in range(300)]
+    held = [TargetCrop(64, 256)(image, mask, np.random.default_rng(seed))[1].any() for seed in range(300)]
     assert np.mean(held) == pytest.approx(0.8 + 0.2 * 0.09, abs=0.06)
 
 
 def test_a_one_pixel_target_survives_shrinking():
     mask = np.zeros((300, 300), bool)
     mask[101, 77] = True
-    assert resize_mask(mask, (64, 64)).any()
-    assert not resize_mask(np.zeros((300, 300), bool), (64, 64)).any()
+    assert resize_pair(np.zeros((300, 300), np.uint8), mask, (64, 64))[1].any()
+    assert not resize_pair(np.zeros((300, 300), np.uint8), np.zeros((300, 300), bool), (64, 64))[1].any()
 
 
 def test_unknown_augmentations_name_the_nearest():

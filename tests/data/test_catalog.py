@@ -1,0 +1,322 @@
+"""Every published layout, as a small copy on disk, read through the catalogue by the set's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam_spl.cli.flags import compose_config, dataset_config, dataset_named
+from sam_spl.data.catalog import open_dataset
+from sam_spl.data.dataset import read_image, read_mask
+from sam_spl.errors import ConfigError, InputError
+from tests.conftest import ROOT
+
+SETS = sorted(path.stem for path in (ROOT / "configs" / "dataset").glob("*.yaml"))
+
+#: data set, image path, mask path (both of a name), names to train on and to test on, lists: path -> role
+LAYOUTS = {
+    "NUDT-SIRST, img_idx": (
+        "NUDT-SIRST",
+        "NUDT-SIRST/images/{}.png",
+        "NUDT-SIRST/masks/{}.png",
+        {"NUDT-SIRST/img_idx/train_NUDT-SIRST.txt": "train", "NUDT-SIRST/img_idx/test_NUDT-SIRST.txt": "test"},
+    ),
+    "NUDT-SIRST, 50_50": (
+        "nudt_sirst",
+        "NUDT-SIRST/images/{}.png",
+        "NUDT-SIRST/masks/{}.png",
+        {"NUDT-SIRST/50_50/train.txt": "train", "NUDT-SIRST/50_50/test.txt": "test"},
+    ),
+    "NUDT-SIRST, split folders": (
+        "nudt",
+        "nudt_sirst/{role}/images/{}.png",
+        "nudt_sirst/{role}/masks/{}.png",
+        {},
+    ),
+    "IRSTD-1k, its own folders, lists at the root": (
+        "IRSTD-1k",
+        "IRSTD-1k/IRSTD1k_Img/{}.png",
+        "IRSTD-1k/IRSTD1k_Label/{}.png",
+        {"IRSTD-1k/trainval.txt": "train", "IRSTD-1k/test.txt": "test"},
+    ),
+    "IRSTD-1k, img_idx": (
+        "irstd1k",
+        "IRSTD-1K/images/{}.png",
+        "IRSTD-1K/masks/{}.png",
+        {"IRSTD-1K/img_idx/train_IRSTD-1K.txt": "train", "IRSTD-1K/img_idx/test_IRSTD-1K.txt": "test"},
+    ),
+    "IRSTDID-SKY, capitals in one more folder": (
+        "IRSTDID-SKY",
+        "IRSTDID-800/IRSTDID-SKY/Images/{}.png",
+        "IRSTDID-800/IRSTDID-SKY/Masks/{}.png",
+        {"IRSTDID-800/IRSTDID-SKY/train.txt": "train", "IRSTDID-800/IRSTDID-SKY/test.txt": "test"},
+    ),
+    "NUDT-Sea, idx_4961+847": (
+        "NUDT-Sea",
+        "NUDT-SIRST-Sea/images/{}.png",
+        "NUDT-SIRST-Sea/masks/{}.png",
+        {"NUDT-SIRST-Sea/idx_4961+847/train.txt": "train", "NUDT-SIRST-Sea/idx_4961+847/test.txt": "test"},
+    ),
+    "SIRST, _pixels0 and idx_427": (
+        "SIRST",
+        "SIRST/images/{}.png",
+        "SIRST/masks/{}_pixels0.png",
+        {"SIRST/idx_427/trainval.txt": "train", "SIRST/idx_427/test.txt": "test"},
+    ),
+    "SIRST as NUAA-SIRST, img_idx": (
+        "NUAA-SIRST",
+        "NUAA-SIRST/images/{}.png",
+        "NUAA-SIRST/masks/{}.png",
+        {"NUAA-SIRST/img_idx/train_NUAA-SIRST.txt": "train", "NUAA-SIRST/img_idx/test_NUAA-SIRST.txt": "test"},
+    ),
+    "SIRST v2": (
+        "sirst-v2",
+        "SIRSTv2/mixed/{}.png",
+        "SIRSTv2/annotations/masks/{}_pixels0.png",
+        {"SIRSTv2/splits/train_full.txt": "train", "SIRSTv2/splits/test_full.txt": "test"},
+    ),
+    "SIRST-Aug, split folders": (
+        "SIRST-aug",
+        "sirst_aug/{role}/images/{}.png",
+        "sirst_aug/{role}/masks/{}_mask.png",
+        {},
+    ),
+    "SIRST-Aug, masks among the images": (
+        "SIRSTAUG",
+        "SIRST-Aug/images/{}.png",
+        "SIRST-Aug/images/{}_mask.png",
+        {"SIRST-Aug/trainval.txt": "train", "SIRST-Aug/test.txt": "test"},
+    ),
+    "SIRST-Aug, all at the root": (
+        "SIRST-Aug",
+        "SIRST-Aug/{}.png",
+        "SIRST-Aug/{}_mask.png",
+        {"SIRST-Aug/train.txt": "train", "SIRST-Aug/test.txt": "test"},
+    ),
+    "IRDST, nested BMP with brackets": (
+        "IRDST",
+        "IRDST/images/44/1({}).bmp",
+        "IRDST/masks/44/1({}).png",
+        {"IRDST/train.txt": "train", "IRDST/test.txt": "test"},
+    ),
+    "one's own": (
+        "custom",
+        "images/{} of (1).jpeg",
+        "masks/{} of (1)_label.tif",
+        {"train.txt": "train", "test.txt": "test"},
+    ),
+}
+STEMS = {"train": ["000001", "Misc_111", "a b"], "test": ["000002", "XDU7"]}
+
+
+def _draw(index: int, size: tuple[int, int] = (40, 56)) -> tuple[np.ndarray, np.ndarray]:
+    mask = np.zeros(size, np.uint8)
+    mask[5 + index : 8 + index, 10:13] = 255
+    return np.where(mask, 230, 40 + index).astype(np.uint8), mask
+
+
+def build(root: Path, layout: str) -> str:
+    """Write a small copy; the data set's name on the command line."""
+    name, image, mask, lists = LAYOUTS[layout]
+    for role, stems in STEMS.items():
+        for index, stem in enumerate(stems):
+            for pattern, content in zip((image, mask), _draw(index), strict=True):
+                path = root / pattern.format(stem, role="trainval" if role == "train" else role)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), content)
+    below = image.partition("images/")[2] or image.rpartition("/")[2]
+    for path, role in lists.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("\n".join(Path(below.format(stem)).with_suffix("").as_posix() for stem in STEMS[role]))
+    return name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_published_layout_is_read_as_it_is(tmp_path, layout):
+    data = open_dataset(dataset_config(build(tmp_path, layout), data_path=str(tmp_path)))
+    assert {role: part.count for role, part in data.parts.items()} == {"train": 3, "val": 0, "test": 2}
+    for role, stems in STEMS.items():
+        source = data.part(role).open()
+        for index, stem in enumerate(stems):
+            position = next(k for k in range(len(source)) if stem in source.name(k))
+            image, mask = source.load(position)
+            drawn, expected = _draw(index)
+            np.testing.assert_array_equal(mask, expected > 0)
+            np.testing.assert_allclose(image, drawn, atol=40)  # JPEG
+
+
+@pytest.mark.parametrize(
+    ("title", "spellings"),
+    [
+        ("NUDT-SIRST", ["nudt-sirst", "NUDT_SIRST", "nudt"]),
+        ("IRSTD-1k", ["IRSTD-1K", "IRSTD1k", "irstd_1k"]),
+        ("IRSTDID-SKY", ["irstdid-sky", "IRSTDID-800"]),
+        ("NUDT-Sea", ["NUDT-SIRST-Sea", "NUDT-sea"]),
+        ("SIRST", ["sirst", "SIRST-v1", "NUAA-SIRST"]),
+        ("SIRST-v2", ["sirst_v2", "SIRSTv2", "SIRST V2"]),
+        ("SIRST-Aug", ["SIRST-aug", "sirstaug"]),
+        ("IRDST", ["irdst"]),
+        ("SIRST3", ["sirst3"]),
+    ],
+)
+def test_sets_go_by_names_and_aliases_in_any_case(title, spellings):
+    assert {str(dataset_config(name).title) for name in (title, *spellings)} == {title}
+
+
+def test_no_two_sets_share_a_name():
+    names = [name for stem in SETS for name in {dataset_named(stem), dataset_named(str(dataset_config(stem).title))}]
+    assert sorted(names) == SETS
+
+
+def test_the_odd_mask_of_sirst_is_resized_and_any_other_is_an_error(tmp_path):
+    name = build(tmp_path, "SIRST, _pixels0 and idx_427")
+    masks = tmp_path / "SIRST" / "masks"
+    cv2.imwrite(
+        str(masks / "Misc_111_pixels0.png"), cv2.resize(_draw(1)[1], (112, 80), interpolation=cv2.INTER_NEAREST)
+    )
+    config = dataset_config(name, data_path=str(tmp_path))
+    source = open_dataset(config).part("train").open()
+    np.testing.assert_array_equal(source.load(1)[1], _draw(1)[1] > 0)
+
+    cv2.imwrite(str(masks / "000001_pixels0.png"), np.zeros((8, 8), np.uint8))
+    with pytest.raises(InputError, match=r"000001_pixels0.png is 8x8, .* dataset\.odd_masks=\[000001\]"):
+        open_dataset(config).part("train").open()
+
+
+def test_the_default_split_is_taken_where_there_are_several(tmp_path):
+    name = build(tmp_path, "SIRST, _pixels0 and idx_427")
+    other = tmp_path / "SIRST" / "50_50"
+    other.mkdir()
+    (other / "train.txt").write_text("000001\na b\n")
+    (other / "test.txt").write_text("XDU7\n")
+    assert open_dataset(dataset_config(name, data_path=str(tmp_path))).lists == "50_50"
+    other.rename(other.with_name("mine"))
+    with pytest.raises(InputError, match=r"2 splits \(idx_427, mine\)"):
+        open_dataset(dataset_config(name, data_path=str(tmp_path)))
+
+
+def test_equal_lists_in_two_folders_are_one_split(tmp_path):
+    name = build(tmp_path, "NUDT-SIRST, img_idx")
+    root = tmp_path / "NUDT-SIRST"
+    (root / "50_50").mkdir()
+    for role, stems in STEMS.items():
+        (root / "50_50" / f"{role}.txt").write_text("".join(f"{stem}.png\r\n" for stem in stems[::-1]))
+    assert open_dataset(dataset_config(name, data_path=str(tmp_path))).part("test").count == 2
+
+
+def test_several_splits_of_one_folder_are_told_apart_by_their_endings(tmp_path):
+    name = build(tmp_path, "SIRST v2")
+    splits = tmp_path / "SIRSTv2" / "splits"
+    (splits / "train_v1.txt").write_text("000001")
+    (splits / "test_v1.txt").write_text("XDU7")
+    config = dataset_config(name, data_path=str(tmp_path))
+    assert open_dataset(config).part("train").count == 3  # full is the default
+    config.lists = "splits/v1"
+    assert open_dataset(config).part("train").count == 1
+
+
+@pytest.mark.parametrize("missing", ["error", "skip"])
+def test_a_set_found_in_part_stops_or_is_counted(tmp_path, missing):
+    name = build(tmp_path, "NUDT-SIRST, 50_50")
+    root = tmp_path / "NUDT-SIRST"
+    (root / "images" / "000001.png").unlink()
+    (root / "masks" / "XDU7.png").unlink()
+    config = dataset_config(name, data_path=str(tmp_path), missing=missing)
+    if missing == "error":
+        with pytest.raises(InputError) as error:
+            open_dataset(config)
+        assert "train.txt names 1 of 3 images that are not there, first 000001" in str(error.value)
+        assert "1 of 2 images in" in str(error.value)
+        assert "have no mask, first XDU7" in str(error.value)
+    else:
+        data = open_dataset(config)
+        assert (data.part("train").count, data.part("test").count) == (2, 1)
+        assert data.skipped == ("000001", "XDU7")
+
+
+def test_images_that_no_list_names_need_no_mask(tmp_path):
+    name = build(tmp_path, "IRSTDID-SKY, capitals in one more folder")
+    cv2.imwrite(str(tmp_path / "IRSTDID-800" / "IRSTDID-SKY" / "Images" / "0501.png"), _draw(0)[0])
+    assert open_dataset(dataset_config(name, data_path=str(tmp_path))).part("train").count == 3
+
+
+def test_names_that_differ_in_their_suffix_only_are_an_error(tmp_path):
+    name = build(tmp_path, "NUDT-SIRST, 50_50")
+    cv2.imwrite(str(tmp_path / "NUDT-SIRST" / "images" / "000001.bmp"), _draw(0)[0])
+    with pytest.raises(InputError, match=r"000001\.bmp and 000001\.png differ in their suffix only"):
+        open_dataset(dataset_config(name, data_path=str(tmp_path)))
+
+
+def test_a_union_holds_the_images_of_its_members_under_their_names(tmp_path):
+    for layout in ("NUDT-SIRST, 50_50", "SIRST, _pixels0 and idx_427"):
+        build(tmp_path, layout)
+    overrides = ["dataset=union", "dataset.members=[sirst,nudt_sirst]", f"dataset.data_path='{tmp_path}'"]
+    config = compose_config("train", overrides).dataset
+    assert (config.title, list(config.mean)) == ("SIRST+NUDT-SIRST", [0.485, 0.456, 0.406])
+    data = open_dataset(config)
+    source = data.part("train").open()
+    assert [source.name(k) for k in range(6)] == [
+        f"{title}/{stem}" for title in ("SIRST", "NUDT-SIRST") for stem in STEMS["train"]
+    ]
+    alone = open_dataset(dataset_config("sirst", data_path=str(tmp_path))).part("train")
+    assert data.part("train").fingerprint != alone.fingerprint
+
+
+def test_a_union_of_generated_images_is_refused():
+    with pytest.raises(ConfigError, match="synthetic cannot be part of a union"):
+        compose_config("train", ["dataset=union", "dataset.members=[sirst,synthetic]"])
+
+
+def test_formats(tmp_path):
+    """PNG, BMP, TIFF, 16 bits, palette and alpha give the same picture."""
+    grey, mask = _draw(0)
+    palette = np.stack([np.arange(256, dtype=np.uint8)] * 3, -1)
+    files = {
+        "a.png": grey,
+        "b.bmp": grey,
+        "c.tiff": grey,
+        "d.png": np.dstack([grey, grey, grey, np.full_like(grey, 7)]),
+    }
+    for name, content in files.items():
+        cv2.imwrite(str(tmp_path / name), content)
+    _write_palette_png(tmp_path / "e.png", grey, palette)
+    for name in [*files, "e.png"]:
+        np.testing.assert_array_equal(read_image(tmp_path / name), grey, err_msg=name)
+    deep = grey.astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / "f.tif"), deep)
+    np.testing.assert_array_equal(read_image(tmp_path / "f.tif"), deep)
+
+    masks = {
+        "0 and 1": mask // 255,
+        "0 and 255 in 16 bits": mask.astype(np.uint16),
+        "16 bits": mask.astype(np.uint16) * 257,
+        "alpha": np.dstack([mask, mask, mask, np.full_like(mask, 255)]),
+        "three values": np.where(mask, 255, 64).astype(np.uint8),
+    }
+    for name, content in masks.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), content)
+        np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png"), mask > 0, err_msg=name)
+    _write_palette_png(tmp_path / "palette.png", mask // 255, palette * np.uint8(255))  # index 1 is white
+    np.testing.assert_array_equal(read_mask(tmp_path / "palette.png"), mask > 0)
+
+
+def _write_palette_png(path: Path, indices: np.ndarray, palette: np.ndarray) -> None:
+    """A PNG of colour type 3, which OpenCV does not write."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = indices.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in indices)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
+        + chunk(b"PLTE", palette.tobytes())
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
