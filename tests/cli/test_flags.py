@@ -4,9 +4,19 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from sam_spl.cli.errors import message
-from sam_spl.cli.flags import TEST_FLAGS, TRAIN_FLAGS, compose_config, dataset_named, overrides_from
+from sam_spl.cli.flags import (
+    TEST_FLAGS,
+    TRAIN_FLAGS,
+    as_sweep,
+    as_union,
+    compose_config,
+    dataset_named,
+    jobs,
+    overrides_from,
+)
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.files import config_folder
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -85,3 +95,70 @@ def test_errors_of_loader_processes_read_like_ours():
         list(DataLoader(_Broken(), num_workers=1))
     assert "Traceback" in str(error.value)
     assert message(error.value) == "dataset: image 3 is broken. Replace it."
+
+
+EXPERIMENTS = sorted((ROOT / "configs" / "experiment").glob("*.yaml"))
+#: spec/datasets.md and spec/datransnet.md: mean, transform, copy-paste, sizes of training and testing (None: native)
+PUBLISHED = {
+    "sam_spl_nudt_sirst": (107.80905 / 255, "resize_flip", 0.0, 256, 256),
+    "sam_spl_irstd_1k": (0.28450727, "scale_crop", 0.5, 256, 512),
+    "sam_spl_irstdid_sky": (0.485, "scale_crop", 0.0, 256, 480),
+    "sam_spl_nudt_sea": (0.1583, "scale_crop", 0.5, 256, 256),
+    "datransnet_nudt_sirst": (0.0, "resize", 0.0, 256, None),
+    "datransnet_irstd_1k": (0.0, "resize", 0.0, 512, None),
+    "datransnet_sirst_aug": (0.0, "resize", 0.0, 256, None),
+    "datransnet_sirst": (0.0, "resize", 0.0, 256, None),
+    "datransnet_nuaa_sirst": (0.0, "resize", 0.0, 256, None),
+}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_experiments_are_the_published_recipes_and_open_with_their_command(file):
+    package, command, *_ = file.read_text().splitlines()
+    assert package == "# @package _global_"
+    assert command.startswith(f"# python training.py experiment={file.stem}")
+    config = compose_config("train", overrides_from(command.split()[3:], TRAIN_FLAGS))
+
+    mean, augment, copy_paste, image_size, test_size = PUBLISHED[file.stem]
+    data = config.dataset
+    assert data.mean[0] == pytest.approx(mean, abs=1e-6)
+    assert (config.trainer.augment, config.copy_paste.probability) == (augment, copy_paste)
+    assert config.copy_paste.source == "train"
+    assert data.image_size == image_size
+    assert (None if data.native_test else data.test_size or data.image_size) == test_size
+    if config.model.name == "datransnet":
+        assert config.model.train_size == image_size
+        assert (config.trainer.epochs, config.trainer.batch_size, config.seed) == (400, 4, 42)
+        assert (config.optimizer.lr, list(config.optimizer.milestones)) == (5e-4, [200, 300])
+    else:
+        assert (config.trainer.epochs, config.trainer.batch_size, config.seed) == (300, 12, 2727)
+        assert (config.optimizer.lr, config.optimizer.eta_min) == (1e-2, 1e-6)
+
+
+def test_a_network_brings_its_recipe_unless_another_is_asked_for():
+    assert compose_config("train", ["model=datransnet"]).trainer.augment == "resize"
+    assert compose_config("train", ["model=datransnet", "recipe=datransnet_aug"]).trainer.augment == "native_crop"
+    assert compose_config("train", ["model=sam_spl_s"]).optimizer.name == "adan"
+
+
+def test_every_combination_of_a_sweep_is_a_run():
+    words = overrides_from(["model=sam_spl_t,datransnet", "--dataset", "SIRST,NUDT-SIRST", "seed=1"], TRAIN_FLAGS)
+    with pytest.raises(ConfigError, match=r"several values\. Add -m"):
+        jobs(words, multirun=False)
+    runs = jobs(words, multirun=True)
+    assert list(runs) == ["sam_spl_t-sirst", "sam_spl_t-nudt_sirst", "datransnet-sirst", "datransnet-nudt_sirst"]
+    assert set(runs["datransnet-sirst"]) == {"model=datransnet", "dataset=sirst", "seed=1"}
+    assert jobs(["seed=1", "trainer.epochs=2"], multirun=False) == {"": ["seed=1", "trainer.epochs=2"]}
+
+
+def test_lists_are_a_union_in_training_and_one_after_the_other_in_testing():
+    words = overrides_from(["--dataset", "[SIRST,nudt]"], TRAIN_FLAGS)
+    assert as_union(words) == ["dataset=union", "dataset.members=[sirst,nudt_sirst]"]
+    words = overrides_from(["dataset=[SIRST,nudt]", "--weights", "[a/x,b/y z]"], TEST_FLAGS)
+    assert as_sweep(words, ("dataset", "weights")) == ["dataset=sirst,nudt_sirst", "weights=a/x,b/y z"]
+    assert list(jobs(as_sweep(words, ("dataset", "weights")), multirun=True)) == [
+        "sirst-x",
+        "sirst-y_z",
+        "nudt_sirst-x",
+        "nudt_sirst-y_z",
+    ]
