@@ -24,6 +24,8 @@ class DatasetConfig:
     default_lists: str | None = None  # which of several, with lists=null
     missing: str = "error"  # error | skip: what to do about images or masks that are not there
     odd_masks: list[str] = field(default_factory=list)  # names whose masks may be of another size than their images
+    published_splits: list[str] = field(default_factory=list)  # counts of images, as 663/664
+    official_lists: list[str] = field(default_factory=list)  # fingerprints of lists, as far as they are recorded
     members: list[Any] = field(default_factory=list)  # names of the sets that this one is the union of
     image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
     test_size: int | None = None  # where testing differs from image_size

@@ -226,13 +226,17 @@ def read_pair(item: Item) -> tuple[Image, Mask]:
     return image, mask
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: Path, stored: NDArray[Any] | None = None) -> Image:
     """uint8 or uint16, (H, W) where the file is grey in fact, else RGB (H, W, 3); alpha is dropped.
+
+    Args:
+        path: the file.
+        stored: what :func:`decode` gave for it, where that is known.
 
     Raises:
         InputError: not readable as an image of 8 or 16 bits.
     """
-    image = _decode(path)
+    image = decode(path) if stored is None else stored
     if image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"dataset: {path} holds {image.dtype} values. Save it with 8 or 16 bits per channel.")
     if image.ndim == 3:
@@ -251,7 +255,7 @@ def read_mask(path: Path) -> Mask:
     Raises:
         InputError: not readable as an image.
     """
-    return binarise(_decode(path))
+    return binarise(decode(path))
 
 
 def binarise(mask: NDArray[Any]) -> Mask:
@@ -262,7 +266,12 @@ def binarise(mask: NDArray[Any]) -> Mask:
     return mask > (0 if largest <= 1 else 127 if largest <= 255 else 32767)
 
 
-def _decode(path: Path) -> NDArray[Any]:
+def decode(path: Path) -> NDArray[Any]:
+    """The stored values, (H, W) or (H, W, C) in OpenCV's order of channels.
+
+    Raises:
+        InputError: not readable as an image.
+    """
     # imdecode over imread: it takes any file name, and a missing file is told from a broken one.
     try:
         data = np.fromfile(path, np.uint8)

@@ -116,7 +116,7 @@ def find_split(
         if "val" in parts and train_part.name.lower() == "train":
             folders["val"] = parts["val"]
         inside = {role: Files.below(folder) for role, folder in folders.items()}
-        found_parts = {role: _Part(files, list(files.images), files.where) for role, files in inside.items()}
+        found_parts = {role: _Part(files, list(files.images), folders[role]) for role, files in inside.items()}
         return _split(root, "folders", found_parts, skip_missing, odd_masks)
 
     files = Files.below(root)
@@ -179,12 +179,10 @@ class Files:
     """The image and mask files of a folder.
 
     Attributes:
-        where: the folder.
         images: name -> file; in nested folders the name is the path below the image folder, ``44/1(814)``.
         masks: stem -> file, likewise.
     """
 
-    where: Path
     images: Mapping[str, Path]
     masks: Mapping[str, Path]
     _image_of: Mapping[str, str]
@@ -198,17 +196,22 @@ class Files:
             InputError: no image, or no mask at all.
         """
         image_folder, mask_folder = _folder(root, _IMAGE_FOLDERS), _folder(root, _MASK_FOLDERS)
-        images = _files(image_folder) if image_folder else _files(root, nested=False)
+        images = files_below(image_folder) if image_folder else files_below(root, nested=False)
         if not images:
             raise InputError(f"dataset: {root} has no images/ folder (or images/ is empty).")
         if mask_folder:
-            masks = _files(mask_folder)
+            masks = files_below(mask_folder)
         else:  # both in one folder
             masks = {name: path for name, path in images.items() if _image_name(name) in images}
             images = {name: path for name, path in images.items() if name not in masks}
         if not masks:
             raise InputError(f"dataset: {root} has no masks/ folder beside its images (or it is empty).")
-        return cls(root, images, masks, _by_last_part({name: name for name in images}), _by_last_part(masks))
+        return cls.of(images, masks)
+
+    @classmethod
+    def of(cls, images: Mapping[str, Path], masks: Mapping[str, Path]) -> Files:
+        """Image files by name and mask files by stem."""
+        return cls(images, masks, _by_last_part({name: name for name in images}), _by_last_part(masks))
 
     def image_name(self, listed: str) -> str | None:
         """The image that a line of a list means; None if there is none."""
@@ -334,7 +337,7 @@ def _by_last_part(paths: Mapping[str, T]) -> dict[str, T]:
 
 
 def _has_images(root: Path) -> bool:
-    if _folder(root, _IMAGE_FOLDERS) is not None or any(_image_name(name) for name in _files(root, nested=False)):
+    if _folder(root, _IMAGE_FOLDERS) is not None or any(_image_name(name) for name in files_below(root, nested=False)):
         return True
     return any(
         child.is_dir() and child.name.lower() in ("train", "trainval", "test") and _has_images(child)
@@ -355,7 +358,7 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _files(folder: Path, *, nested: bool = True) -> dict[str, Path]:
+def files_below(folder: Path, *, nested: bool = True) -> dict[str, Path]:
     """Image files by their path below ``folder`` without suffix.
 
     Raises:

@@ -42,7 +42,7 @@ def overlay(image: Image, mask: Mask, prob: NDArray[np.float32], threshold: floa
     zoom = max(1.0, _PANEL / max(mask.shape))
     detected = int((matched >= 0).sum())
     panels = [
-        (_stretch(image), "image"),
+        (stretch(image), "image"),
         (_grey(mask), f"mask: {len(targets)} target{'' if len(targets) == 1 else 's'}"),
         (_grey(prob), f"prediction: {detected} hit, {len(targets) - detected} missed, {len(false)} false"),
     ]
@@ -78,7 +78,7 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def _stretch(image: Image) -> NDArray[np.uint8]:
+def stretch(image: Image) -> NDArray[np.uint8]:
     """Grey between the 0.1st and the 99.9th percentile, so that dim scenes show; targets may saturate."""
     grey = image.mean(-1) if image.ndim == 3 else image.astype(np.float32)
     low, high = np.percentile(grey, (0.1, 99.9))

@@ -1,0 +1,185 @@
+"""From a user's own images and labels to a folder that trains: images, masks and lists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from sam_spl.data.annotations import Shape, draw, read_coco, read_labelme
+from sam_spl.data.dataset import Mask, decode, read_mask
+from sam_spl.data.layout import IMAGE_SUFFIXES, Files, files_below
+from sam_spl.errors import ConfigError, InputError
+
+Labels = dict[str, Callable[[tuple[int, int]], Mask]]  # image name -> its mask at a size (H, W)
+
+
+def labels_from_masks(images: Mapping[str, Path], folder: Path) -> Labels:
+    """Mask files, called as their images or that with ``_pixels0``, ``_mask`` or ``_label``.
+
+    Raises:
+        InputError: no mask there.
+    """
+    masks = files_below(folder) if folder.is_dir() else {}
+    if not masks:
+        raise InputError(f"{folder} is no folder of masks, or holds none.")
+    files = Files.of(images, masks)
+    found = {name: files.mask(name) for name in images}
+    return {name: lambda size, path=path: _mask(path, size) for name, path in found.items() if path}
+
+
+def labels_from_coco(images: Mapping[str, Path], file: Path) -> Labels:
+    """Boxes and polygons of a COCO file; an image of it without annotation has an empty mask.
+
+    Raises:
+        InputError: the file names an image that is not there.
+    """
+    labels: Labels = {}
+    known = {path.name: name for name, path in images.items()} | {
+        f"{name}{images[name].suffix}": name for name in images
+    }
+    absent = []
+    for listed, shapes in read_coco(file).items():
+        name = known.get(listed) or known.get(Path(listed).name)
+        if name is None:
+            absent.append(listed)
+        else:
+            labels[name] = lambda size, shapes=shapes: draw(shapes, size)
+    if absent:
+        raise InputError(
+            f"{file} names {len(absent)} image(s) that are not there, first {', '.join(absent[:3])}. Complete them "
+            "or take them out of the file."
+        )
+    return labels
+
+
+def labels_from_labelme(images: Mapping[str, Path], folder: Path) -> Labels:
+    """One LabelMe file an image, called as the image, in ``folder`` or beside the images."""
+    labels: Labels = {}
+    for name in images:
+        file = next(
+            (path for path in (folder / f"{name}.json", images[name].with_suffix(".json")) if path.is_file()), None
+        )
+        if file:
+            shapes: Sequence[Shape] = read_labelme(file)
+            labels[name] = lambda size, shapes=shapes: draw(shapes, size)
+    return labels
+
+
+def sequence_of(name: str) -> str:
+    """The sequence that a frame is of: its folder and its name without the number at the end."""
+    return re.sub(r"[\W_]*\(?\d+\)?$", "", name)
+
+
+def split_names(
+    names: Iterable[str], shares: Mapping[str, float], *, by_sequence: bool, seed: int
+) -> dict[str, list[str]]:
+    """Deal names out to roles at random; with ``by_sequence`` the frames of one sequence stay together.
+
+    Args:
+        names: of images.
+        shares: role -> share of the images; train takes what the others leave.
+        by_sequence: sequences, not images, are dealt out.
+        seed: of the order.
+
+    Raises:
+        ConfigError: fewer sequences (or images) than roles.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        groups[sequence_of(name) if by_sequence else name].append(name)
+    wanted = {role: share for role, share in shares.items() if role != "train" and share > 0}
+    if len(groups) <= len(wanted):
+        kind = "sequence(s) (names without the number at the end)" if by_sequence else "image(s)"
+        raise ConfigError(
+            f"--by: {len(groups)} {kind}, {', '.join(sorted(groups)[:3])}, make no {len(wanted) + 1} parts."
+            + (" Split by image: --by image" if by_sequence else " Give more images, or --test 0.")
+        )
+    order = [list(groups)[k] for k in np.random.default_rng(seed).permutation(len(groups))]
+    total = sum(map(len, groups.values()))
+    split: dict[str, list[str]] = {}
+    for position, (role, share) in enumerate(wanted.items()):
+        taken = [order.pop()]
+        still = len(wanted) - position  # groups to leave: one for each further role, and for training
+        # The next sequence is taken while that comes nearer to the share.
+        while len(order) > still:
+            now = sum(len(groups[group]) for group in taken)
+            if abs(now + len(groups[order[-1]]) - share * total) >= abs(now - share * total):
+                break
+            taken.append(order.pop())
+        split[role] = sorted(name for group in taken for name in groups[group])
+    return {"train": sorted(name for group in order for name in groups[group]), **split}
+
+
+def write_folder(
+    target: Path, images: Mapping[str, Path], labels: Labels, split: Mapping[str, Sequence[str]], *, link: bool = False
+) -> int:
+    """Write ``images/``, ``masks/`` and a list for each role, whole or not at all.
+
+    Args:
+        target: a folder that does not exist yet, or is empty.
+        images: name -> file, copied as it is.
+        labels: name -> mask.
+        split: role -> names.
+        link: hard links instead of copies, where the file system can.
+
+    Returns:
+        The number of masks without any target.
+
+    Raises:
+        InputError: the folder holds something, or an image or mask cannot be read.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there already and not empty. Name a new folder.")
+    half = target.with_name(f".{target.name}.{os.getpid()}.part")
+    empty = 0
+    try:
+        for name in (name for names in split.values() for name in names):
+            stored = decode(images[name])
+            mask = labels[name](stored.shape[:2])
+            empty += not mask.any()
+            image_file, mask_file = half / "images" / f"{name}{images[name].suffix}", half / "masks" / f"{name}.png"
+            for file in (image_file, mask_file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            (os.link if link else shutil.copyfile)(images[name], image_file)
+            mask_file.write_bytes(cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes())
+        for role, names in split.items():
+            (half / f"{role}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        os.replace(half, target)
+    except OSError as error:
+        remedy = "Leave --link out." if link else "Choose a folder that can be written, with free space."
+        raise InputError(f"cannot write {target}: {error.strerror or error}. {remedy}") from error
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return empty
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """Images below a folder by their path without suffix.
+
+    Raises:
+        InputError: no folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}. Give the folder of the images.")
+    found = files_below(folder)
+    if not found:
+        raise InputError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    return found
+
+
+def _mask(path: Path, size: tuple[int, int]) -> Mask:
+    mask = read_mask(path)
+    if mask.shape != size:
+        raise InputError(
+            f"the mask {path} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]} (width x height)."
+        )
+    return mask

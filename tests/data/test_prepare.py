@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from sam_spl.data.annotations import draw, read_coco, read_labelme
+from sam_spl.data.prepare import sequence_of, split_names
+from sam_spl.errors import ConfigError, InputError
+
+
+def test_boxes_and_polygons_mark_the_pixels_whose_centres_they_hold():
+    expected = np.zeros((8, 10), bool)
+    expected[2:5, 3:7] = True
+    np.testing.assert_array_equal(draw([{"box": (3, 2, 7, 5)}], (8, 10)), expected)
+    np.testing.assert_array_equal(draw([{"box": (2.6, 1.7, 7.2, 5.4)}], (8, 10)), expected)
+    np.testing.assert_array_equal(
+        draw([{"polygon": [(2.8, 1.9), (7.2, 1.9), (7.2, 5.2), (2.8, 5.2)]}], (8, 10)), expected
+    )
+
+
+def test_a_disc_has_the_area_of_its_polygon():
+    angles = np.linspace(0, 2 * np.pi, 200)
+    disc = np.stack([30.3 + 12 * np.cos(angles), 29.1 + 12 * np.sin(angles)], 1)
+    assert draw([{"polygon": disc}], (64, 64)).sum() == pytest.approx(np.pi * 144, rel=0.02)
+
+
+def test_a_target_smaller_than_a_pixel_marks_its_pixel_and_what_is_outside_none():
+    for shape in (
+        {"box": (4.1, 3.1, 4.3, 3.2)},
+        {"polygon": [(4.1, 3.1), (4.3, 3.1), (4.2, 3.3)]},
+        {"polygon": [(4.2, 3.2)]},
+    ):
+        assert np.argwhere(draw([shape], (8, 10))).tolist() == [[3, 4]]
+    assert not draw([{"box": (20, 20, 25, 25)}], (8, 10)).any()
+    assert draw([{"box": (-5, -5, 2, 2)}], (8, 10)).sum() == 4
+
+
+def test_coco(tmp_path):
+    content = {
+        "images": [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "b.png"}],
+        "annotations": [
+            {"image_id": 7, "bbox": [3, 2, 4, 3]},
+            {"image_id": 7, "bbox": [0, 0, 1, 1], "segmentation": [[0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0]]},
+            {"image_id": 7, "bbox": [0, 0, 1, 1], "segmentation": {"size": [8, 10], "counts": [7, 1, 72]}},
+        ],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    shapes = read_coco(tmp_path / "c.json")
+    expected = np.zeros((8, 10), bool)
+    expected[2:5, 3:7] = expected[0, 0] = expected[7, 0] = True  # runs go down the columns
+    np.testing.assert_array_equal(draw(shapes["a.png"], (8, 10)), expected)
+    assert shapes["b.png"] == []
+
+    content["annotations"] = [{"image_id": 7, "segmentation": {"size": [8, 10], "counts": "abc"}}]
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="annotation 0 is a compressed run-length mask"):
+        read_coco(tmp_path / "c.json")
+
+
+def test_labelme(tmp_path):
+    shapes = [
+        {"shape_type": "rectangle", "points": [[7, 5], [3, 2]]},
+        {"shape_type": "polygon", "points": [[0, 0], [1, 0], [1, 1], [0, 1]]},
+        {"shape_type": "circle", "points": [[8.5, 6.5], [8.5, 7.0]]},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes}))
+    expected = np.zeros((8, 10), bool)
+    expected[2:5, 3:7] = expected[0, 0] = expected[6, 8] = True
+    np.testing.assert_array_equal(draw(read_labelme(tmp_path / "a.json"), (8, 10)), expected)
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": [{"shape_type": "line", "points": [[0, 0]]}]}))
+    with pytest.raises(InputError, match="a line cannot be made a mask"):
+        read_labelme(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "sequence"),
+    [("seq3_0001", "seq3"), ("44/1(814)", "44/1"), ("flight-a/000017", "flight-a/"), ("Misc_1", "Misc"), ("a", "a")],
+)
+def test_sequences_are_names_without_the_number_at_the_end(name, sequence):
+    assert sequence_of(name).rstrip("/") == sequence.rstrip("/")
+
+
+def test_frames_of_a_sequence_stay_together_and_shares_come_near():
+    names = [f"s{k}_{frame:03d}" for k in range(20) for frame in range(5 + k)]
+    split = split_names(names, {"val": 0.1, "test": 0.3}, by_sequence=True, seed=1)
+    sequences = [{sequence_of(name) for name in split[role]} for role in ("train", "val", "test")]
+    assert sum(map(len, sequences)) == 20
+    assert sorted(name for role in split.values() for name in role) == sorted(names)
+    assert len(split["test"]) == pytest.approx(0.3 * len(names), abs=12)
+    assert split == split_names(names[::-1], {"val": 0.1, "test": 0.3}, by_sequence=True, seed=1)
+    assert split != split_names(names, {"val": 0.1, "test": 0.3}, by_sequence=True, seed=2)
+
+
+def test_images_are_split_to_the_count_and_one_sequence_cannot_be():
+    names = [f"f{k}" for k in range(100)]
+    split = split_names(names, {"test": 0.25, "val": 0.0}, by_sequence=False, seed=0)
+    assert {role: len(of) for role, of in split.items()} == {"train": 75, "test": 25}
+    with pytest.raises(ConfigError, match=r"1 sequence\(s\).*--by image"):
+        split_names(names, {"test": 0.25}, by_sequence=True, seed=0)
+
+
+@pytest.fixture
+def images(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for k in range(6):
+        cv2.imwrite(str(tmp_path / "in" / f"run{k // 2}_{k}.bmp"), rng.integers(0, 255, (24, 32), dtype=np.uint8))
+    return tmp_path / "in"
+
+
+def _boxes(images) -> None:
+    (images.parent / "coco.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": k, "file_name": f"run{k // 2}_{k}.bmp"} for k in range(6)],
+                "annotations": [{"image_id": k, "bbox": [2 * k, 3, 3, 2]} for k in range(5)],
+            }
+        )
+    )
+
+
+def test_prepare_check_and_list_a_folder_of_boxes(command, images):
+    _boxes(images)
+    target = images.parent / "mine"
+    result = command(
+        "scripts/prepare_dataset.py",
+        images,
+        "--coco",
+        images.parent / "coco.json",
+        "-o",
+        target,
+        "--by",
+        "sequence",
+        "--test",
+        0.3,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "4 train, 2 test images, 1 of them without target" in result.stdout
+    test = (target / "test.txt").read_text().split()
+    assert len({name[:4] for name in test}) == 1  # one sequence
+    mask = cv2.imread(str(target / "masks" / "run1_3.png"), cv2.IMREAD_UNCHANGED)
+    assert (mask.dtype, mask.sum() // 255, mask[3, 6]) == (np.uint8, 6, 255)
+    assert (target / "images" / "run1_3.bmp").read_bytes() == (images / "run1_3.bmp").read_bytes()
+
+    again = command("scripts/prepare_dataset.py", images, "--coco", images.parent / "coco.json", "-o", target)
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    assert "is there already and not empty" in again.stderr
+
+    checked = command("scripts/check_dataset.py", target, "--output", images.parent / "checks")
+    assert checked.returncode == 0, checked.stderr + checked.stdout
+    report = json.loads((images.parent / "checks" / "mine.json").read_text())
+    assert (report["targets"], report["areas"]) == (5, [6] * 5)
+    assert (images.parent / "checks" / "mine.png").stat().st_size > 10000
+
+
+def test_unlabelled_images_stop_it_and_nothing_is_left_behind(command, images):
+    _boxes(images)
+    cv2.imwrite(str(images / "extra_1.bmp"), np.zeros((24, 32), np.uint8))
+    target = images.parent / "mine"
+    words = ["scripts/prepare_dataset.py", images, "--coco", images.parent / "coco.json", "-o", target]
+    result = command(*words)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "1 of 7 images have no label, first extra_1" in result.stderr
+    assert command(*words, "--unlabelled", "empty").returncode == 0
+    assert len(list((target / "masks").iterdir())) == 7
+
+    (images / "run0_0.bmp").write_bytes(b"damaged")
+    words[-1] = images.parent / "other"
+    result = command(*words, "--unlabelled", "skip")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert sorted(path.name for path in images.parent.iterdir()) == ["coco.json", "in", "mine"]
