@@ -24,7 +24,8 @@ from sam_spl.cli.flags import (
     overrides_from,
     quote,
 )
-from sam_spl.errors import ConfigError, UserError, plain
+from sam_spl.data.layout import is_dataset
+from sam_spl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from sam_spl.engine.distributed import World
@@ -57,7 +58,7 @@ def train(argv: list[str]) -> None:
         configs[name] = compose_config("train", runs[name])
         configs[name].save_dir = str(last.parent)
 
-    tests = {name: _tests_after(config, runs[name]) for name, config in configs.items()}
+    tests = {name: _tests_after(config) for name, config in configs.items()}
     first = _same_devices(configs)
     with distributed(first.device, first.precision, use_ddp=first.use_ddp) as world:
 
@@ -84,6 +85,7 @@ def test(argv: list[str]) -> None:
     for name, config in configs.items():
         if name and config.output_dir is not None:
             config.output_dir = str(Path(config.output_dir) / name)
+    _holds_them_all({config.dataset.title: config.dataset.data_path for config in configs.values()})
 
     from sam_spl.engine.distributed import distributed
 
@@ -123,26 +125,36 @@ def _run_tests(configs: list[DictConfig], world: World) -> list[dict[str, Any]]:
     return [report for report in reports if report is not None]
 
 
-def _tests_after(config: DictConfig, overrides: list[str]) -> list[DictConfig]:
+def _tests_after(config: DictConfig) -> list[DictConfig]:
     """The tests that ``test_on`` asks for, composed before anything runs."""
     common = [f"weights={quote(config.save_dir)}", f"device={config.device}", f"precision={config.precision}"]
     common += [f"num_workers={config.num_workers}"] if config.num_workers is not None else []
     tests = []
     for name in config.test_on:
         if name == "same":
-            own = [word for word in overrides if word.startswith("dataset")]
-            test = compose_config("test", [*common, *(own or [f"dataset={config.dataset.name}"])])
+            test = compose_config("test", common)
             test.dataset = config.dataset
         else:
             folder = Path(config.dataset.data_path).expanduser()
-            own_folder = folder.name and plain(folder.name) in map(
-                plain, (config.dataset.name, config.dataset.title, *config.dataset.aliases)
-            )
-            holder = folder.parent if own_folder else folder
+            holder = folder.resolve().parent if is_dataset(folder) else folder
             path = [f"dataset.data_path={quote(str(holder))}"] if dataset_named(name) != "synthetic" else []
             test = compose_config("test", [*common, f"dataset={dataset_named(name)}", *path])
         tests.append(test)
     return tests
+
+
+def _holds_them_all(paths: dict[str, str]) -> None:
+    """Several sets cannot be read from the folder of one.
+
+    Raises:
+        ConfigError: they would be.
+    """
+    for path in set(paths.values()) if len(paths) > 1 else ():
+        if is_dataset(Path(path)):
+            raise ConfigError(
+                f"dataset.data_path: {path} is one data set, but {len(paths)} are asked for ({', '.join(paths)}). Give "
+                "the folder that holds them."
+            )
 
 
 def _in_own_folder(overrides: list[str], name: str) -> list[str]:

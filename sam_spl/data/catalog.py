@@ -115,6 +115,11 @@ def locate(config: Any) -> Split:
 def _union(members: list[Any]) -> Split:
     """Several sets as one; an image is called by its set and its name."""
     splits = {member.title: locate(member) for member in members}
+    if len({split.root for split in splits.values()}) < len(splits):
+        raise InputError(
+            f"dataset: {' and '.join(splits)} are both read from {members[0].data_path}. Give --data_path the "
+            "folder that holds the sets."
+        )
 
     def together(role: str) -> tuple[Item, ...]:
         return tuple(

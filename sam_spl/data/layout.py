@@ -85,6 +85,12 @@ def find_root(data_path: str | Path, names: Iterable[str]) -> Path:
     )
 
 
+def is_dataset(path: str | Path) -> bool:
+    """Whether a folder is a data set itself: it holds images in one of the known layouts."""
+    path = Path(path).expanduser()
+    return path.is_dir() and _has_images(path)
+
+
 def find_split(
     root: Path,
     lists: str | None = None,
