@@ -118,7 +118,13 @@ class TestConfig(CommonConfig):
     train_size: int | None = None  # of published DATransNet weights, which do not say it
     native_size: bool = False  # every image at its own size, whatever the weights say
     output_dir: str | None = None  # null: beside the weights
+    protocols: list[str] = field(default_factory=lambda: ["native"])  # the first is compared with the others
+    bootstrap: int = 1000  # resamples of the images for 95 % intervals; 0: none
+    empty: str | None = None  # one | zero | skip: nIoU of an image rightly predicted empty; null: the protocol's rule
+    curves: bool = True  # hIoU, ROC and PR, Pd by size and at a false-alarm budget
+    fa_budget: float = 10.0  # 1e-6 per pixel
     overlays: int = 12  # pictures of the worst images
+    save_predictions: str | None = None  # npy | png | mat: probability maps into predictions/
     use_ddp: bool = False
 
 
@@ -171,6 +177,12 @@ def check(config: Any) -> None:
         _require(trainer.selection in choices, "trainer.selection", trainer.selection, f"choose of {choices}")
     else:
         sizes |= {"image_size": config.image_size, "batch_size": config.batch_size}
+        _require(config.empty in (None, "one", "zero", "skip"), "empty", config.empty, "choose one, zero or skip")
+        forms = (None, "npy", "png", "mat")
+        _require(
+            config.save_predictions in forms, "save_predictions", config.save_predictions, f"choose of {forms[1:]}"
+        )
+        _require(config.bootstrap >= 0, "bootstrap", config.bootstrap, "must be >= 0")
         _require(config.split in ("train", "val", "test"), "split", config.split, "choose train, val or test")
     for key, value in sizes.items():
         _require(value is None or value > 0, key, value, "must be a positive number")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -144,9 +146,21 @@ def _describe(
             "skipped": len(data.skipped),
             **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
         },
+        "settings": _settings(config),
         "selected_by": f"IoU on the {val} images" if val else "last epoch",
         "sam_spl": sam_spl.__version__,
     }
+
+
+def _settings(config: DictConfig) -> str:
+    """A fingerprint of the configuration without seed, device and places: equal for runs that repeat each other."""
+    settings = OmegaConf.to_container(config)
+    assert isinstance(settings, dict)
+    for key in ("seed", "device", "num_workers", "save_dir", "resume", "overwrite", "use_ddp", "test_on"):
+        settings.pop(key)
+    for dataset in (settings["dataset"], *settings["dataset"]["members"]):
+        dataset.pop("data_path")
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _chips_leak(config: DictConfig) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,7 @@ from tqdm import tqdm
 
 from sam_spl.data.dataset import EvaluationSet, collate_evaluation
 from sam_spl.engine.distributed import World
-from sam_spl.metrics import ImageCounts, NativeMetric
-
-THRESHOLD = 0.5
+from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, ProtocolMetric
 
 
 def evaluate(
@@ -25,11 +23,15 @@ def evaluate(
     dataset: EvaluationSet,
     world: World,
     *,
+    protocols: Sequence[Protocol] = (PROTOCOLS["native"],),
+    detailed: bool = False,
+    input_size: int | None = None,
     batch_size: int | None = None,
     num_workers: int = 0,
     title: str = "",
-) -> dict[int, ImageCounts]:
-    """Count every image of ``dataset`` under the ``native`` protocol.
+    keep: Callable[[int, NDArray[np.float32]], None] | None = None,
+) -> DatasetCounts:
+    """Count every image of ``dataset``, under several protocols over the same predictions.
 
     Processes share the images without padding, so none is counted twice.
 
@@ -37,12 +39,17 @@ def evaluate(
         model: left in the mode it was in.
         dataset: images and masks.
         world: this process.
+        protocols: what to count for.
+        detailed: count for hIoU and curves as well.
+        input_size: side that protocols at the network's input are scored at, where the network sees each image at its
+            own size.
         batch_size: None for 1 on a CPU, where larger ones gain nothing, and 12 elsewhere.
         num_workers: loader processes.
         title: of the progress bar; none without.
+        keep: takes the index of each image that this process predicts, and its probability map at its own size.
 
     Returns:
-        Counts by index, of the whole data set in every process.
+        The counts of the whole data set, in every process.
     """
     if dataset.image_size is None:
         batch_size = 1  # images of their own sizes do not stack
@@ -56,21 +63,31 @@ def evaluate(
         collate_fn=collate_evaluation,
         pin_memory=world.device.type == "cuda",
     )
-    metric = NativeMetric().to(world.device)
+    metric = ProtocolMetric(protocols, detailed=detailed)
+    if world.device.type == "cuda":
+        metric.to(world.device)  # NCCL gathers what is on the GPU
     metric.update([], [], [])
+    resolutions = list(dict.fromkeys([*metric.resolutions, *(["own"] if keep else [])]))
     total = len(share)  # type: ignore[arg-type]
     with tqdm(total=total, desc=title, unit="img", disable=None if title and world.main else True) as bar:
-        for batch, probs in predict_batches(model, loader, world):
-            metric.update(batch["index"], [prob > THRESHOLD for prob in probs], batch["mask"])
-            bar.update(len(probs))
+        for batch, logits in predict_batches(model, loader, world):
+            maps = [
+                {r: probability(x, map_size(r, x, size, input_size)) for r in resolutions}
+                for x, size in zip(logits, batch["size"], strict=True)
+            ]
+            metric.update(batch["index"], maps, batch["mask"])
+            if keep:
+                for index, of in zip(batch["index"], maps, strict=True):
+                    keep(index, of["own"])
+            bar.update(len(maps))
     return metric.counts()
 
 
 @torch.inference_mode()
 def predict_batches(
     model: nn.Module, loader: DataLoader[dict[str, Any]], world: World
-) -> Iterator[tuple[dict[str, Any], list[NDArray[np.float32]]]]:
-    """Probability maps at the images' own sizes, batch by batch, with the model in evaluation mode."""
+) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """Logits (B, 1, h, w) at the network's input size, batch by batch, with the model in evaluation mode."""
     training = model.training
     model.eval()
     try:
@@ -78,16 +95,22 @@ def predict_batches(
             image = batch["image"].to(world.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             with world.autocast():
                 logits = model(image)[0]
-            yield batch, probabilities(logits, batch["size"])
+            yield batch, logits.float()
     finally:
         model.train(training)
 
 
-def probabilities(logits: Tensor, sizes: list[tuple[int, int]]) -> list[NDArray[np.float32]]:
-    """Probability maps (H, W) at each image's own size, interpolated as logits."""
-    maps = []
-    for x, size in zip(logits.float(), sizes, strict=True):
-        if x.shape[-2:] != torch.Size(size):
-            x = F.interpolate(x[None], size=size, mode="bilinear", align_corners=False)[0]
-        maps.append(x[0].sigmoid().cpu().numpy())
-    return maps
+def map_size(resolution: str, logits: Tensor, own: tuple[int, int], input_size: int | None) -> tuple[int, int]:
+    """(H, W) of the probability map that a protocol's ``resolution`` means."""
+    if resolution == "own":
+        return own
+    if resolution == "input":
+        return (input_size, input_size) if input_size else (logits.shape[-2], logits.shape[-1])
+    return int(resolution), int(resolution)
+
+
+def probability(logits: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+    """The probability map (H, W) of logits (1, h, w), interpolated as logits."""
+    if logits.shape[-2:] != torch.Size(size):
+        logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+    return logits[0].sigmoid().cpu().numpy()

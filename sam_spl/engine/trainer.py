@@ -182,7 +182,7 @@ class Trainer:
             batch_size=self.config.trainer.eval_batch_size,
             num_workers=self.num_workers,
         )
-        return asdict(scores(counts.values()))
+        return asdict(scores(counts))
 
     def keep_best(self, row: dict[str, Any]) -> None:
         """Write ``best.*`` when the validation IoU is the highest yet, or every epoch without validation."""

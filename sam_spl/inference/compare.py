@@ -5,11 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sam_spl.errors import ConfigError, InputError, nearest
+from sam_spl.metrics.bootstrap import paired_test
+from sam_spl.metrics.protocols import Columns
 
 _FIGURES = {
     "IoU %": ("iou", 100),
@@ -36,7 +42,7 @@ def find_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
         for file in files:
             try:
                 report = json.loads(file.read_text(encoding="utf-8"))
-                report["scores"], report["dataset"], report["weights"]
+                report["protocols"], report["dataset"], report["weights"]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{file} is no result file of testing.py ({error!r}).") from error
             reports.append(report)
@@ -44,7 +50,9 @@ def find_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
 
 
 def table(reports: Sequence[dict[str, Any]], form: str = "text") -> str:
-    """One row a test. Of the columns that say what was tested, those that are the same everywhere stand above.
+    """One row a test and protocol; under several runs of one thing, their mean and standard deviation.
+
+    Of the columns that say what was tested, those that are the same everywhere stand above.
 
     Args:
         reports: contents of ``results.json``.
@@ -55,26 +63,104 @@ def table(reports: Sequence[dict[str, Any]], form: str = "text") -> str:
     """
     if form not in _FORMS:
         raise ConfigError(f"--format: {form!r} is unknown. Nearest: {nearest(form, _FORMS)}")
-    about = [_about(report) for report in reports]
+    tests = [
+        (_about(report, name), entry["scores"]) for report in reports for name, entry in report["protocols"].items()
+    ]
+    settings = [report["weights"].get("settings") for report in reports for _ in report["protocols"]]
+    about = [row for row, _ in tests]
     if form == "csv":
-        rows = [{**row, **report["scores"]} for row, report in zip(about, reports, strict=True)]
         stream = io.StringIO()
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(stream, [*about[0], *tests[0][1]], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, **figures} for row, figures in tests)
         return stream.getvalue().rstrip("\n")
     always = ("model", "trained on", "tested on")
     shown = [key for key in about[0] if key in always or len({str(row[key]) for row in about}) > 1]
     common = "; ".join(f"{key} {about[0][key]}" for key in about[0] if key not in shown)
     header = [*shown, *_FIGURES]
     body = [
-        [*(str(row[key]) for key in shown), *(_figure(report["scores"], *of) for of in _FIGURES.values())]
-        for row, report in zip(about, reports, strict=True)
+        [*(str(row[key]) for key in shown), *(_figure(figures[key], scale) for key, scale in _FIGURES.values())]
+        for row, figures in tests
     ]
+    for row, several in _runs_of_one_thing(tests, settings):
+        label = [f"mean of {len(several)}" if key == "run" else str(row[key]) for key in shown]
+        body.append([*label, *(_mean_and_spread(several, *of) for of in _FIGURES.values())])
     return _FORMS[form](header, body, len(shown), common)
 
 
-def _about(report: dict[str, Any]) -> dict[str, Any]:
+def paired(a: dict[str, Any], b: dict[str, Any], *, resamples: int = 10000) -> str:
+    """Whether two results on the same images differ, as text: differences with p by approximate randomization.
+
+    Both are taken under the first protocol of ``a``.
+
+    Raises:
+        InputError: they are of other images, or ``b`` was not scored under that protocol.
+    """
+    name = a["protocol"]
+    of_b = b["images"] if b["protocol"] == name else b["protocols"].get(name, {}).get("images")
+    if of_b is None:
+        raise InputError(f"--paired: {_run(b)} was not scored under {name}. Score it with protocols=[{name}].")
+    rows_a, rows_b = ({row["name"]: row for row in rows} for rows in (a["images"], of_b))
+    if rows_a.keys() != rows_b.keys():
+        alone = sorted(rows_a.keys() ^ rows_b.keys())
+        raise InputError(
+            f"--paired: {_run(a)} and {_run(b)} are of different images ({len(alone)} in one only, first {alone[0]}). "
+            "Test both on the same split."
+        )
+    names = list(rows_a)
+    tested = paired_test(_columns(rows_a, names), _columns(rows_b, names), _ratios, resamples=resamples)
+    lines = [f"{_run(a)} minus {_run(b)} on {len(names)} images, protocol {name}; p of {resamples} random exchanges"]
+    for title, (key, scale) in _FIGURES.items():
+        if result := tested.get(key):
+            lines.append(f"{title:<8} {scale * result[0]:+9.2f}   p = {result[1]:.4f}")
+    return "\n".join(lines)
+
+
+def _columns(rows: dict[str, dict[str, Any]], names: Sequence[str]) -> Columns:
+    """What each image adds, from a result file; nIoU with 1 for an image that is rightly predicted empty."""
+    keys = ("intersection", "union", "predicted", "labelled", "targets", "detected", "false_alarm_pixels", "pixels")
+    of = {key: np.array([rows[name][key] for name in names], float) for key in keys}
+    iou = np.where(of["union"] > 0, of["intersection"] / np.maximum(of["union"], 1), 1.0)
+    return of | {"iou_of_images": iou, "images": np.ones(len(names))}
+
+
+def _ratios(sums: Columns) -> dict[str, Any]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "iou": sums["intersection"] / sums["union"],
+            "niou": sums["iou_of_images"] / sums["images"],
+            "f1": 2 * sums["intersection"] / (sums["predicted"] + sums["labelled"]),
+            "pd": sums["detected"] / sums["targets"],
+            "fa": sums["false_alarm_pixels"] / sums["pixels"],
+        }
+
+
+def _runs_of_one_thing(
+    tests: Sequence[tuple[dict[str, Any], dict[str, Any]]], settings: Sequence[str | None]
+) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Runs that differ in their seed only, where there are several."""
+    groups: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+    for position, (row, _) in enumerate(tests):
+        if settings[position]:
+            what = tuple(str(value) for key, value in row.items() if key != "run")
+            groups[(settings[position], *what)].append(position)
+    return [
+        (tests[positions[0]][0], [tests[position][1] for position in positions])
+        for positions in groups.values()
+        if len({tests[position][0]["run"] for position in positions}) > 1
+    ]
+
+
+def _mean_and_spread(several: Sequence[dict[str, Any]], key: str, scale: float) -> str:
+    values = [scale * scored[key] for scored in several if scored[key] is not None]
+    return f"{statistics.mean(values):.2f} +- {statistics.stdev(values):.2f}" if len(values) > 1 else "-"
+
+
+def _run(report: dict[str, Any]) -> str:
+    return Path(report["weights"]["file"]).parent.name
+
+
+def _about(report: dict[str, Any], protocol: str) -> dict[str, Any]:
     weights, dataset = report["weights"], report["dataset"]
     trained = weights.get("trained_on") or {}
     size = report.get("image_size")
@@ -82,16 +168,15 @@ def _about(report: dict[str, Any]) -> dict[str, Any]:
         "model": weights.get("model", "-"),
         "trained on": trained.get("dataset", "-"),
         "tested on": dataset["name"],
-        "run": Path(weights["file"]).parent.name,
+        "run": _run(report),
         "lists": dataset["lists"],
         "split": dataset["split"],
         "input": size or "own size",
-        "protocol": report.get("protocol", "-"),
+        "protocol": protocol,
     }
 
 
-def _figure(scores: dict[str, Any], key: str, scale: float) -> str:
-    value = scores[key]
+def _figure(value: float | None, scale: float) -> str:
     return "-" if value is None else f"{scale * value:.2f}"
 
 
@@ -135,7 +220,7 @@ def _latex(header: list[str], body: list[list[str]], left: int, common: str) -> 
 def _escape(text: str) -> str:
     for mark in "&%$#_{}":
         text = text.replace(mark, "\\" + mark)
-    return text
+    return text.replace("+-", r"$\pm$")
 
 
 _FORMS = {"text": _text, "markdown": _markdown, "latex": _latex, "csv": None}

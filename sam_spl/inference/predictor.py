@@ -12,7 +12,7 @@ from torch import nn
 from sam_spl.data.catalog import normalise_of
 from sam_spl.data.dataset import Image, Normalise, resize
 from sam_spl.engine.distributed import World, pick_device, pick_precision
-from sam_spl.engine.evaluator import probabilities
+from sam_spl.engine.evaluator import probability
 from sam_spl.models.checkpoints import load_model
 
 
@@ -43,7 +43,7 @@ class Predictor:
         x = self.normalise(resize(image, self.image_size))[None].to(self.world.device)
         with self.world.autocast():
             logits = self.model(x.contiguous(memory_format=torch.channels_last))[0]
-        return probabilities(logits, [image.shape[:2]])[0]  # type: ignore[list-item]
+        return probability(logits[0].float(), image.shape[:2])  # type: ignore[arg-type]
 
 
 def load(file: str | Path, device: str = "auto", precision: str = "auto") -> Predictor:

@@ -121,8 +121,8 @@ def test_compare_prints_every_form_and_says_what_is_missing(command, tmp_path):
     scores = {"iou": 0.5, "niou": 0.25, "f1": None, "pd": 1.0, "fa": 2e-6}
     for name in ("a_1", "b"):
         report = {
-            "protocol": "native", "image_size": 64, "scores": scores,
-            "weights": {"file": f"/x/{name}/best.pt", "model": "datransnet", "trained_on": {"dataset": "SIRST"}},
+            "protocol": "native", "image_size": 64, "protocols": {"native": {"scores": scores}},
+            "weights": {"file": f"/x/{name}/best.pt", "model": "datransnet", "trained_on": {"dataset": "SIRST"}, "settings": "1f"},
             "dataset": {"name": "SIRST", "lists": "50_50", "split": "test"},
         }  # fmt: skip
         (tmp_path / name).mkdir()
@@ -145,6 +145,7 @@ def test_compare_prints_every_form_and_says_what_is_missing(command, tmp_path):
     result = command("scripts/compare.py", tmp_path, "--format", "latex")
     assert r"datransnet & SIRST & SIRST & a\_1 & 50.00 & 25.00 & - & 100.00 & 2.00 \\" in result.stdout
     assert r"IoU \%" in result.stdout
+    assert r"mean of 2 & 50.00 $\pm$ 0.00" in result.stdout
     empty = command("scripts/compare.py", tmp_path / "a_1", tmp_path.parent / "nowhere")
     assert (empty.returncode, empty.stderr.count("\n")) == (1, 1)
     assert "no results.json there. Test first" in empty.stderr

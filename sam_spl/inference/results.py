@@ -1,0 +1,236 @@
+"""From counts to a result file and the tables that a test prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from sam_spl.metrics.bootstrap import intervals
+from sam_spl.metrics.counts import ImageCounts
+from sam_spl.metrics.curves import THRESHOLDS, curve_figures
+from sam_spl.metrics.meter import OWN, DatasetCounts, percent, scores
+from sam_spl.metrics.protocols import (
+    PROTOCOLS,
+    Columns,
+    Protocol,
+    columns,
+    differences,
+    figures,
+    hierarchical_figures,
+    pd_by_size,
+)
+
+#: nIoU of an image whose mask and prediction are both empty; NaN leaves it out of the mean.
+EMPTY = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
+
+_PREDICTED, _LABELLED = (ImageCounts._fields.index(name) for name in ("predicted", "labelled"))
+
+
+def summarise(
+    counts: DatasetCounts,
+    names: Sequence[str],
+    protocols: Sequence[Protocol],
+    *,
+    empty: str | None = None,
+    bootstrap: int = 0,
+    budget: float = 1e-5,
+) -> dict[str, Any]:
+    """Every figure of a data set as plain values for JSON.
+
+    Args:
+        counts: of every image, with hIoU and curves where those are wanted.
+        names: of the images, in the same order.
+        protocols: the first one is the one that the others are compared with.
+        empty: of :data:`EMPTY`; None keeps each protocol's rule.
+        bootstrap: number of resamples for 95 % intervals; 0 leaves them out.
+        budget: Fa that "Pd at Fa" stays within, in pixels over all pixels.
+    """
+    rule = EMPTY[empty] if empty else None
+    scored = {protocol.name: asdict(scores(counts, protocol, empty=rule)) for protocol in protocols}
+    views = [counts.views[protocol.views[0]] for protocol in protocols]
+    empties = any((of[:, _PREDICTED] + of[:, _LABELLED] == 0).any() for of in views)
+    differing = differences(protocols, scored, empties=empties)
+    reported = {}
+    for protocol in protocols:
+        of = columns(protocol, counts.views, empty=rule)
+        reported[protocol.name] = {
+            **protocol.describe(),
+            **({"empty": f"{empty} (asked for)"} if empty else {}),
+            "scores": scored[protocol.name],
+            "intervals": intervals(of, figures, resamples=bootstrap),
+            "differs": differing.get(protocol.name, {}),
+            "images": _images(names, of),
+        }
+    first = reported[protocols[0].name]
+    report = {"protocol": protocols[0].name, "scores": first["scores"], "intervals": first["intervals"]}
+    report["images"] = first.pop("images")
+    report |= {"bootstrap": bootstrap, "protocols": reported}
+    if counts.curves is not None:
+        report["details"] = _details(counts, bootstrap, budget)
+    return report
+
+
+def _details(counts: DatasetCounts, bootstrap: int, budget: float) -> dict[str, Any]:
+    """hIoU, Pd by size and the curves, at the images' own resolution."""
+    own = columns(PROTOCOLS["native"], counts.views)
+    assert counts.curves is not None
+    curve_columns = {"curves": counts.curves, **{key: own[key] for key in ("targets", "labelled", "pixels")}}
+
+    def of_curves(sums: Columns) -> Mapping[str, Any]:
+        return curve_figures(sums["curves"], sums["targets"], sums["labelled"], sums["pixels"], budget=budget)[
+            "figures"
+        ]
+
+    parts = {
+        "pd_by_size": (own, pd_by_size),
+        "hiou": (counts.hierarchical_columns(), hierarchical_figures),
+        "curves": (curve_columns, of_curves),
+    }
+    details: dict[str, Any] = {"fa_budget": budget}
+    for name, (of, ratios) in parts.items():
+        sums = {key: column.sum(0) for key, column in of.items()}
+        details[name] = {key: _plain(value) for key, value in ratios(sums).items()}
+        details[f"{name}_intervals"] = intervals(of, ratios, resamples=bootstrap)
+    endings = [key for key in own if key.startswith("targets_")]
+    details["targets_by_size"] = dict(zip(details["pd_by_size"], (int(own[key].sum()) for key in endings), strict=True))
+    sums = {key: column.sum(0) for key, column in curve_columns.items()}
+    points = curve_figures(sums["curves"], sums["targets"], sums["labelled"], sums["pixels"], budget=budget)
+    details["thresholds"] = THRESHOLDS.tolist()
+    for level in ("target", "pixel"):
+        details[f"{level}_curve"] = {
+            key: [None if np.isnan(y) else round(float(y), 9) for y in of] for key, of in points[level].items()
+        }
+    return details
+
+
+def _images(names: Sequence[str], of: Columns) -> list[dict[str, Any]]:
+    """What can be traced of each figure to each image."""
+    keys = {
+        "intersection": "iou_intersection",
+        "union": "iou_union",
+        "predicted": "predicted",
+        "labelled": "labelled",
+        "targets": "targets",
+        "detected": "detected",
+        "false_alarms": "false_alarms",
+        "false_alarm_pixels": "false_alarm_pixels",
+        "pixels": "pixels",
+    }
+    rows = np.stack([of[column] for column in keys.values()], 1).astype(np.int64).tolist()
+    return [{"name": name, **dict(zip(keys, row, strict=True))} for name, row in zip(names, rows, strict=True)]
+
+
+def worst(counts: DatasetCounts, number: int | None = None) -> list[int]:
+    """Positions of the images with the most missed and false targets, then the lowest IoU."""
+    images = counts.images(OWN) if OWN in counts.views else counts.images(next(iter(counts.views)))
+
+    def badness(position: int) -> tuple[int, float]:
+        image = images[position]
+        return -(image.targets - image.detected + image.false_alarms), image.iou
+
+    return sorted(range(len(images)), key=badness)[:number]
+
+
+def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> str:
+    """The figures with their intervals, one a line; then the protocols side by side, where there are several.
+
+    Args:
+        report: from :func:`summarise`.
+        about: lines to put first, what was tested on what.
+    """
+    first = report["protocols"][report["protocol"]]
+    result, bounds = first["scores"], first["intervals"]
+    missed = result["targets"] - result["detected"]
+    f1 = f"{_with(result, bounds, 'f1')}   precision {percent(result['precision'])}, recall {percent(result['recall'])}"
+    rows = [
+        *about,
+        ("protocol", f"{first['protocol']}: threshold {first['threshold']}, at {first['resolution']} resolution"),
+        ("IoU", _with(result, bounds, "iou")),
+        ("nIoU", _with(result, bounds, "niou")),
+        ("F1", f1),
+        ("pixel accuracy", _with(result, bounds, "pixel_accuracy")),
+        ("Pd", f"{_with(result, bounds, 'pd')}   {result['detected']} of {result['targets']} targets, {missed} missed"),
+        ("Fa", f"{_with(result, bounds, 'fa')}   in {result['false_alarms']} false alarms"),
+    ]
+    if details := report.get("details"):
+        sizes = (
+            f"{key} px {percent(value)} ({details['targets_by_size'][key]})"
+            for key, value in details["pd_by_size"].items()
+        )
+        hiou, curves = details["hiou"], details["curves"]
+        rows += [
+            ("Pd by size", ", ".join(sizes)),
+            (
+                f"Pd at Fa <= {details['fa_budget'] * 1e6:g}e-6",
+                _with(curves, details["curves_intervals"], "pd_at_fa"),
+            ),
+            (
+                "hIoU",
+                f"{_with(hiou, details['hiou_intervals'], 'hiou')}   overlap {percent(hiou['seg_iou'])}, "
+                f"location {percent(hiou['loc_iou'])}",
+            ),
+        ]
+    if report["bootstrap"]:
+        rows.append(("", f"in brackets: 95 % intervals over images, {report['bootstrap']} resamples"))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    if len(report["protocols"]) > 1:
+        lines += ["", *_side_by_side(report["protocols"])]
+    return "\n".join(lines)
+
+
+def per_image_csv(report: Mapping[str, Any]) -> str:
+    """``images.csv``: the counts of each image under the first protocol."""
+    rows = report["images"]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [*rows[0], "iou"], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        iou = row["intersection"] / row["union"] if row["union"] else 1.0
+        writer.writerow({**row, "iou": f"{iou:.6f}"})
+    return stream.getvalue()
+
+
+def _side_by_side(protocols: Mapping[str, Any]) -> list[str]:
+    """One line a protocol; an asterisk where it differs from the first by more than rounding, and why."""
+    header = f"{'protocol':<12}" + "".join(f"{title:>10}" for title in ("IoU %", "nIoU %", "F1 %", "Pd %", "Fa 1e-6"))
+    lines = [header]
+    reasons: dict[str, str] = {}
+    for name, entry in protocols.items():
+        cells = []
+        for figure in _TITLES:
+            mark = "*" if figure in entry["differs"] else " "
+            value = entry["scores"][figure]
+            shown = percent(value) if figure != "fa" or value is None else f"{1e6 * value:.2f}"
+            cells.append(f"{shown + mark:>10}")
+        lines.append(f"{name:<12}{''.join(cells)}")
+        by_reason: dict[str, list[str]] = {}
+        for figure, why in entry["differs"].items():
+            if figure in _TITLES:
+                by_reason.setdefault(why, []).append(_TITLES[figure])
+        if by_reason:
+            reasons[name] = ". ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())
+    return [*lines, *(f"* {name}: {why}." for name, why in reasons.items())]
+
+
+_TITLES = {"iou": "IoU", "niou": "nIoU", "f1": "F1", "pd": "Pd", "fa": "Fa"}
+
+
+def _with(values: Mapping[str, Any], bounds: Mapping[str, Any], key: str) -> str:
+    """A figure with its unit and interval."""
+    value, edges = values[key], bounds.get(key)
+    if value is None:
+        return "-"
+    if key == "fa":
+        shown = f"{1e6 * value:.2f} x 1e-6"
+        return shown + (f" [{1e6 * edges[0]:.2f}, {1e6 * edges[1]:.2f}]" if edges else "")
+    return f"{percent(value)} %" + (f" [{percent(edges[0])}, {percent(edges[1])}]" if edges else "")
+
+
+def _plain(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,235 @@
+"""The protocols that published numbers were counted under, as declarations, and the figures that follow from counts.
+
+The definitions are those of ``spec/metrics.md``: pixels, targets and areas are pooled over the data set, ratios taken
+once at the end; nIoU alone is a mean over images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_spl.errors import ConfigError, nearest
+from sam_spl.metrics.counts import SIZE_CLASSES, ImageCounts
+
+Array = NDArray[np.float64]
+Columns = dict[str, Array]  # name -> what each image adds, (images,), or sums, any shape
+
+
+class View(NamedTuple):
+    """What is counted: at which resolution, and above which threshold."""
+
+    resolution: str  # own: the image's; input: the network's; a number: that square
+    relative: bool = False  # above half of the image's own maximum, not above 0.5
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way of scoring.
+
+    Attributes:
+        name: what it is called.
+        resolution: as :class:`View`. Where it resizes, masks are resized nearest.
+        relative: F1, Pd and Fa are taken above half of each image's maximum, over images with targets only; IoU
+            is not.
+        empty: nIoU of an image whose mask and prediction are both empty; None: nIoU is not reported.
+        by_area: Fa counts the components whose area value equals that of no detected target's component. A known
+            fault: a false alarm as large as a detected target vanishes.
+    """
+
+    name: str
+    resolution: str = "own"
+    relative: bool = False
+    empty: float | None = 1.0
+    by_area: bool = False
+
+    @property
+    def views(self) -> tuple[View, View]:
+        """Where IoU is counted, and where F1, Pd and Fa."""
+        return View(self.resolution), View(self.resolution, self.relative)
+
+    def describe(self) -> dict[str, Any]:
+        """What the protocol fixes, for result files."""
+        relative = "p / max(p) > 0.5 for F1, Pd and Fa, over images with targets; p > 0.5 for IoU"
+        return {
+            "protocol": self.name,
+            "threshold": relative if self.relative else 0.5,
+            "resolution": {"own": "the image's own", "input": "the network's input"}.get(
+                self.resolution, f"{self.resolution} x {self.resolution}"
+            ),
+            "matching": "centroids nearer than 3 px, 8-connectivity, one to one in raster order",
+            "false_alarms": (
+                "areas of predicted components whose area value is that of no matched component"
+                if self.by_area
+                else "pixels of predicted components that detect nothing"
+            ),
+            "empty": "nIoU not reported"
+            if self.empty is None
+            else f"nIoU {self.empty:g} where mask and prediction are",
+        }
+
+
+#: Adding a protocol is adding a line.
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("native"),
+        Protocol("basicirstd", empty=None),
+        Protocol("sam_spl", resolution="input", empty=0.0, by_area=True),
+        Protocol("datransnet", relative=True, empty=None, by_area=True),
+        Protocol("mshnet", resolution="256", empty=0.0, by_area=True),
+        Protocol("dnanet", resolution="256", empty=0.0, by_area=True),
+    )
+}
+
+FIGURES = ("iou", "niou", "f1", "precision", "recall", "pixel_accuracy", "pd", "fa")
+
+
+def protocols_named(names: Iterable[str]) -> list[Protocol]:
+    """The declarations of names, each once.
+
+    Raises:
+        ConfigError: unknown name, or none.
+    """
+    chosen = list(dict.fromkeys(names))
+    for name in chosen:
+        if name not in PROTOCOLS:
+            raise ConfigError(f"protocols: {name!r} is unknown. Nearest: {nearest(name, PROTOCOLS)}")
+    if not chosen:
+        raise ConfigError(f"protocols: name at least one of {', '.join(PROTOCOLS)}")
+    return [PROTOCOLS[name] for name in chosen]
+
+
+def columns(protocol: Protocol, views: Mapping[View, Array], *, empty: float | None = None) -> Columns:
+    """What each image adds under a protocol.
+
+    Args:
+        protocol: the declaration.
+        views: (images, fields of :class:`ImageCounts`) for each of its views.
+        empty: nIoU of an image whose mask and prediction are both empty, instead of the protocol's; NaN leaves such
+            images out.
+    """
+    overlap, detection = (_fields(views[view]) for view in protocol.views)
+    union = overlap["predicted"] + overlap["labelled"] - overlap["intersection"]
+    both_empty = protocol.empty if empty is None else empty
+    value = np.nan if both_empty is None else both_empty
+    iou = np.where(union > 0, overlap["intersection"] / np.maximum(union, 1), value)
+    counted = detection["targets"] > 0 if protocol.relative else np.ones(len(union), bool)
+    false = detection["false_alarm_pixels_by_area" if protocol.by_area else "false_alarm_pixels"]
+    wanted = {
+        key: detection[key] * counted
+        for key in ("pixels", "predicted", "labelled", "intersection", "targets", "detected", "false_alarms")
+    }
+    scored = np.full(len(union), np.nan) if protocol.empty is None and empty is None else np.where(np.isnan(iou), 0, 1)
+    return {
+        "images": np.ones(len(union)),
+        "iou_intersection": overlap["intersection"],
+        "iou_union": union,
+        "iou_of_images": np.nan_to_num(iou),
+        "images_of_niou": scored.astype(float),
+        **wanted,
+        "false_alarm_pixels": false * counted,
+        **{key: detection[key] * counted for key in ImageCounts._fields if key.startswith(("targets_", "detected_"))},
+    }
+
+
+def figures(sums: Mapping[str, Any]) -> dict[str, Array]:
+    """Ratios of summed columns, in [0, 1]; NaN where there is nothing to divide by."""
+    recall = _ratio(sums["intersection"], sums["labelled"])
+    return {
+        "iou": _ratio(sums["iou_intersection"], sums["iou_union"]),
+        "niou": _ratio(sums["iou_of_images"], sums["images_of_niou"]),
+        "f1": _ratio(2 * sums["intersection"], sums["predicted"] + sums["labelled"]),
+        "precision": _ratio(sums["intersection"], sums["predicted"]),
+        "recall": recall,
+        "pixel_accuracy": recall,
+        "pd": _ratio(sums["detected"], sums["targets"]),
+        "fa": _ratio(sums["false_alarm_pixels"], sums["pixels"]),
+    }
+
+
+def pd_by_size(sums: Mapping[str, Any]) -> dict[str, Array]:
+    """Pd of the targets of each size class; keys as ``1 to 9``, ``82 and more`` pixels."""
+    lower = (1, *(bound + 1 for bound in SIZE_CLASSES))
+    endings = (*(f"to_{bound}" for bound in SIZE_CLASSES), f"above_{SIZE_CLASSES[-1]}")
+    names = [*(f"{low} to {high}" for low, high in zip(lower, SIZE_CLASSES, strict=False)), f"{lower[-1]} and more"]
+    return {
+        name: _ratio(sums[f"detected_{ending}"], sums[f"targets_{ending}"])
+        for name, ending in zip(names, endings, strict=True)
+    }
+
+
+def hierarchical_figures(sums: Mapping[str, Any]) -> dict[str, Array]:
+    """The figure hIoU and its error split, from summed :class:`~sam_spl.metrics.hiou.HierarchicalCounts`."""
+    matched = sums["matched"]
+    predictions = sums["lone_predictions"] + sums["further_predictions"]
+    whole = matched + predictions + sums["lone_targets"] + sums["further_targets"]
+    parts = {
+        "seg_iou": _ratio(sums["iou"], matched),
+        "seg_mrg_err": _ratio(sums["merged"], matched),
+        "seg_itf_err": _ratio(sums["interference"], matched),
+        "seg_pcp_err": _ratio(sums["missed"], matched),
+        "loc_iou": _ratio(matched, whole),
+        "loc_itf_err": _ratio(sums["lone_predictions"], whole),
+        "loc_pcp_err": _ratio(sums["lone_targets"], whole),
+        "loc_m2s_err": _ratio(sums["further_predictions"], whole),
+        "loc_s2m_err": _ratio(sums["further_targets"], whole),
+    }
+    # Without a match there is no overlap, so hIoU is 0 wherever there was something to match.
+    return {
+        "hiou": np.where(np.isnan(parts["loc_iou"]), np.nan, np.nan_to_num(parts["seg_iou"]) * parts["loc_iou"]),
+        **parts,
+    }
+
+
+def differences(
+    chosen: Iterable[Protocol],
+    scored: Mapping[str, Mapping[str, float | None]],
+    *,
+    empties: bool,
+    tolerance: float = 5e-5,
+) -> dict[str, dict[str, str]]:
+    """Protocol -> figure -> why it differs from the first protocol's by more than rounding.
+
+    Args:
+        chosen: the protocols, the first being the one that the others are compared with.
+        scored: their figures.
+        empties: whether there are images whose mask and prediction are both empty.
+        tolerance: of ratios; Fa's is a thousandth of it, it being in 1e-6.
+    """
+    first, *others = chosen
+    found: dict[str, dict[str, str]] = {}
+    for other in others:
+        for figure in FIGURES:
+            a, b = scored[first.name][figure], scored[other.name][figure]
+            if a is None or b is None:
+                continue
+            if abs(a - b) > (tolerance / 1000 if figure == "fa" else tolerance):
+                found.setdefault(other.name, {})[figure] = "; ".join(_reasons(first, other, figure, empties))
+    return found
+
+
+def _reasons(first: Protocol, other: Protocol, figure: str, empties: bool) -> list[str]:
+    reasons = []
+    if other.resolution != first.resolution:
+        reasons.append(f"scored at {other.describe()['resolution']}, masks resized")
+    if other.relative != first.relative and figure not in ("iou", "niou"):
+        reasons.append("threshold relative to each image's maximum, images without target left out")
+    if other.by_area != first.by_area and figure == "fa":
+        reasons.append("false alarms as large as a detected target's component vanish")
+    if other.empty != first.empty and figure == "niou" and empties:
+        reasons.append(f"an empty image that is predicted empty counts {other.empty:g} instead of {first.empty:g}")
+    return reasons
+
+
+def _fields(counts: Array) -> Columns:
+    return {name: counts[:, k] for k, name in enumerate(ImageCounts._fields)}
+
+
+def _ratio(part: Any, whole: Any) -> Array:
+    part, whole = np.asarray(part, float), np.asarray(whole, float)
+    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)

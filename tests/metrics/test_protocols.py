@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from sam_spl.errors import ConfigError
+from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, ProtocolMetric, protocols_named, scores
+from sam_spl.metrics.bootstrap import intervals, paired_test
+from sam_spl.metrics.curves import STEPS, THRESHOLDS, curve_counts, curve_figures, levels
+from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
+from sam_spl.metrics.meter import OWN, resized
+from sam_spl.metrics.protocols import columns, differences, figures, hierarchical_figures, pd_by_size
+from sam_spl.metrics.target import components
+from tests.conftest import GOLDEN
+
+EXPECTED = json.loads((GOLDEN / "metrics_expected.json").read_text())
+DENSE = json.loads((GOLDEN / "metrics_dense_expected.json").read_text())
+
+
+def _bits(name: str, key: str, side: int) -> np.ndarray:
+    return np.unpackbits(np.load(GOLDEN / name)[key], axis=1).reshape(-1, side, side).astype(bool)
+
+
+def _count(probs, masks, names=tuple(PROTOCOLS), **arguments) -> DatasetCounts:
+    metric = ProtocolMetric(protocols_named(names), **arguments)
+    metric.update(range(len(probs)), [dict.fromkeys(metric.resolutions, prob) for prob in probs], list(masks))
+    return metric.counts()
+
+
+@pytest.fixture(scope="module")
+def cases() -> tuple[np.ndarray, np.ndarray]:
+    return np.load(GOLDEN / "metrics_cases.npz")["prob"] / 255, _bits("metrics_cases.npz", "target", 96)
+
+
+@pytest.fixture(scope="module")
+def counts(cases) -> DatasetCounts:
+    return _count(*cases, detailed=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("native", EXPECTED["native"]),
+        ("basicirstd", EXPECTED["basicirstd"]),
+        ("sam_spl", {**EXPECTED["sam_spl"], "niou": EXPECTED["sam_spl"]["niou_empty_zero"]}),
+        ("mshnet", {**EXPECTED["sam_spl"], "niou": EXPECTED["sam_spl"]["niou_empty_zero"]}),
+        ("dnanet", {**EXPECTED["sam_spl"], "niou": EXPECTED["sam_spl"]["niou_empty_zero"]}),
+    ],
+)
+def test_protocols_give_what_the_published_codes_answer(counts, name, expected):
+    result = scores(counts, PROTOCOLS[name])
+    for key, value in expected.items():
+        if key != "niou_empty_zero":
+            assert getattr(result, key) == pytest.approx(value, rel=1e-9), key
+
+
+def test_datransnets_protocol_on_the_images_with_targets(cases):
+    probs, masks = cases
+    has = masks.any((1, 2))
+    expected = EXPECTED["datransnet_on_images_with_targets"]
+    result = scores(_count(probs[has], masks[has], ["datransnet"]), PROTOCOLS["datransnet"])
+    assert result.images == expected["images"]
+    for key in ("iou", "f1", "pd", "fa"):
+        assert getattr(result, key) == pytest.approx(expected[key], rel=1e-9)
+    everything = scores(_count(probs, masks, ["datransnet"]), PROTOCOLS["datransnet"])
+    assert everything.iou == pytest.approx(EXPECTED["native"]["iou"], rel=1e-9)  # images without target count here
+    assert (everything.f1, everything.pd, everything.fa) == (result.f1, result.pd, result.fa)  # and not here
+    assert everything.niou is None
+
+
+def test_the_by_value_false_alarms_of_the_crowded_cases():
+    preds, masks = (_bits("metrics_dense_cases.npz", key, 16) for key in ("pred", "target"))
+    result = _count(preds.astype(float), masks, ["native", "sam_spl"])
+    assert scores(result).detected == DENSE["detected"]
+    for name, key in (("native", "false_alarm_pixels"), ("sam_spl", "false_alarm_pixels_by_area_value")):
+        assert scores(result, PROTOCOLS[name]).fa == pytest.approx(DENSE[key] / preds.size, rel=1e-12)
+
+
+def test_hierarchical_iou_of_both_golden_sets(cases):
+    probs, masks = cases
+    dense = [_bits("metrics_dense_cases.npz", key, 16) for key in ("pred", "target")]
+    for preds, of, expected in ((probs > 0.5, masks, EXPECTED), (*dense, DENSE)):
+        golden = dict(expected["hiou_on_images_with_targets_and_detections"])
+        rows = [
+            count_hierarchical(components(pred), components(mask))
+            for pred, mask in zip(preds, of, strict=True)
+            if pred.any() and mask.any()
+        ]
+        assert len(rows) == golden.pop("images")
+        result = _hierarchical(rows)
+        for key, value in golden.items():
+            assert result[key] == pytest.approx(value, rel=1e-9, abs=1e-12), key
+        assert sum(result[f"seg_{key}"] for key in ("iou", "mrg_err", "itf_err", "pcp_err")) == pytest.approx(1)
+        parts = ("iou", "itf_err", "pcp_err", "m2s_err", "s2m_err")
+        assert sum(result[f"loc_{key}"] for key in parts) == pytest.approx(1)
+
+
+def _hierarchical(rows: list[HierarchicalCounts]) -> dict[str, float]:
+    sums = dict(zip(HierarchicalCounts._fields, np.array(rows, float).sum(0), strict=True))
+    return {key: float(value) for key, value in hierarchical_figures(sums).items()}
+
+
+def _place(*boxes: tuple[int, int, int, int]) -> np.ndarray:
+    canvas = np.zeros((32, 32), bool)
+    for top, left, height, width in boxes:
+        canvas[top : top + height, left : left + width] = True
+    return canvas
+
+
+def _hiou(pred: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    return _hierarchical([count_hierarchical(components(pred), components(mask))])
+
+
+def test_hierarchical_iou_by_eye():
+    """One target half covered (overlap), one found by distance with an IoU of 1/4, one false, one missed."""
+    mask = _place((2, 2, 4, 4), (12, 12, 2, 2), (25, 25, 2, 2))
+    pred = _place((2, 2, 4, 2), (12, 12, 1, 1), (2, 25, 3, 3))
+    result = _hiou(pred, mask)
+    assert result["seg_iou"] == pytest.approx((8 / 16 + 1 / 4) / 2)
+    assert result["seg_pcp_err"] == pytest.approx((8 / 16 + 3 / 4) / 2)
+    assert (result["loc_iou"], result["loc_itf_err"], result["loc_pcp_err"]) == (0.5, 0.25, 0.25)
+
+
+def test_hierarchical_iou_of_images_that_lack_one_side():
+    target = _place((2, 2, 4, 4))
+    assert _hiou(_place(), target)["loc_pcp_err"] == 1
+    assert _hiou(target, _place())["loc_itf_err"] == 1
+    assert _hiou(_place(), target)["hiou"] == 0
+    assert np.isnan(_hiou(_place(), _place())["hiou"])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 80)])
+def test_resized_masks_are_binary_and_nearest(size):
+    mask = np.zeros((128, 160), bool)
+    mask[10:50, 20:60] = True
+    small = resized(mask, size)
+    assert (small.dtype, small.shape) == (bool, size)
+    assert small.mean() == pytest.approx(mask.mean(), abs=0.02)
+
+
+def test_each_resolution_has_its_own_map():
+    mask = np.zeros((64, 64), bool)
+    mask[8:16, 8:16] = True
+    metric = ProtocolMetric(protocols_named(["native", "sam_spl", "mshnet"]))
+    assert metric.resolutions == ["own", "input", "256"]
+    maps = {"own": mask * 1.0, "input": np.zeros((32, 32)), "256": np.ones((256, 256))}
+    metric.update([0], [maps], [mask])
+    results = {name: scores(metric.counts(), PROTOCOLS[name]) for name in ("native", "sam_spl", "mshnet")}
+    assert (results["native"].iou, results["sam_spl"].iou) == (1, 0)
+    assert results["mshnet"].iou == pytest.approx(64 / 4096)
+
+
+@pytest.mark.parametrize(("rule", "niou"), [(1.0, 0.75), (0.0, 0.25), (float("nan"), 0.5)])
+def test_images_rightly_predicted_empty(rule, niou):
+    """Two such images, one with an IoU of 1 and one of 0: 1, 0 and left out of the mean."""
+    target = _place((2, 2, 4, 4))
+    masks = [_place(), _place(), target, target]
+    preds = [_place(), _place(), target, _place()]
+    assert scores(_count([1.0 * pred for pred in preds], masks, ["native"]), empty=rule).niou == pytest.approx(niou)
+
+
+def test_adding_a_protocol_is_adding_a_declaration(cases, monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "mine", Protocol("mine", empty=0.0))
+    result = scores(_count(*cases, ["mine"]), PROTOCOLS["mine"])
+    assert result.niou == pytest.approx(EXPECTED["sam_spl"]["niou_empty_zero"])
+    assert result.fa == pytest.approx(EXPECTED["native"]["fa"])
+
+
+def test_differences_are_marked_with_their_reason(counts):
+    chosen = protocols_named(["native", "basicirstd", "sam_spl", "datransnet"])
+    scored = {protocol.name: vars(scores(counts, protocol)) for protocol in chosen}
+    found = differences(chosen, scored, empties=True)
+    assert "basicirstd" not in found
+    assert "vanish" in found["sam_spl"]["fa"]
+    assert "counts 0 instead of 1" in found["sam_spl"]["niou"]
+    assert "relative to each image's maximum" in found["datransnet"]["pd"]
+    assert "iou" not in found["datransnet"]
+
+
+def test_unknown_protocols_name_the_nearest():
+    with pytest.raises(ConfigError, match="Nearest: mshnet"):
+        protocols_named(["native", "msh_net"])
+    with pytest.raises(ConfigError, match="at least one"):
+        protocols_named([])
+
+
+def test_curves_equal_the_definition_at_every_threshold(cases, counts):
+    """Against the counts of each threshold alone, and the level maps against the comparison itself."""
+    probs, masks = cases
+    for prob, mask in zip(probs[:6], masks[:6], strict=True):
+        level = levels(prob)
+        curve = curve_counts(prob, mask)
+        for k in range(0, STEPS, 7):
+            pred = prob > THRESHOLDS[k]
+            np.testing.assert_array_equal(level > k, pred)
+            at = _count([1.0 * pred], [mask], ["native"]).images()[0]
+            expected = (
+                at.intersection,
+                at.predicted,
+                at.detected,
+                at.detected + at.false_alarms,
+                at.false_alarm_pixels,
+            )
+            assert tuple(curve[k]) == expected
+    np.testing.assert_array_equal(counts.curves[:, 100, 0], counts.views[OWN][:, 1])
+
+
+def test_levels_are_exact_on_and_beside_the_thresholds():
+    for dtype in (np.float32, np.float64):
+        on = THRESHOLDS.astype(dtype)
+        for values in (on, np.nextafter(on, dtype(1)), np.nextafter(on[1:], dtype(0))):
+            expected = (values[:, None].astype(np.float64) > THRESHOLDS[None]).sum(1)
+            np.testing.assert_array_equal(levels(values), expected)
+
+
+def test_areas_under_curves_in_closed_form():
+    """A perfect map, an inverted one, and one that tells nothing."""
+    mask = np.zeros((100, 100), bool)
+    mask[:, :50] = True
+    ramp = np.tile((np.arange(100) + 0.5) / 100, (100, 1)).T
+    auc = {}
+    for name, prob in {"perfect": 0.9 * mask + 0.05, "inverted": 0.95 - 0.9 * mask, "nothing": ramp}.items():
+        sums = curve_counts(prob, mask)
+        auc[name] = curve_figures(sums, 1, mask.sum(), mask.size)["figures"]
+    assert auc["perfect"]["auc_pixel"] == pytest.approx(1)
+    assert auc["perfect"]["ap_pixel"] == pytest.approx(1)
+    assert auc["inverted"]["auc_pixel"] == pytest.approx(0)
+    assert auc["nothing"]["auc_pixel"] == pytest.approx(0.5, abs=0.01)
+    assert auc["nothing"]["ap_pixel"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_pd_at_a_false_alarm_budget():
+    """A target of probability 0.6 and a false alarm of 4 px at 0.3: within the budget only above 0.3."""
+    mask = np.zeros((100, 100), bool)
+    mask[10:12, 10:12] = True
+    prob = 0.6 * mask
+    prob[50:52, 50:52] = 0.3
+    sums = curve_counts(prob, mask)
+    for budget, expected in ((1e-5, 1.0), (4e-4, 1.0)):
+        assert curve_figures(sums, 1, 4, 10000, budget=budget)["figures"]["pd_at_fa"] == expected
+    prob[50:52, 50:52] = 0.7  # now the false alarm outlasts the target
+    sums = curve_counts(prob, mask)
+    assert curve_figures(sums, 1, 4, 10000, budget=1e-5)["figures"]["pd_at_fa"] == 0
+    assert curve_figures(sums, 1, 4, 10000, budget=4e-4)["figures"]["pd_at_fa"] == 1
+    assert np.isnan(curve_figures(curve_counts(prob, mask & False), 0, 0, 10000)["figures"]["pd_at_fa"])
+
+
+def test_pd_by_size_adds_up_to_pd(counts):
+    own = columns(PROTOCOLS["native"], counts.views)
+    sums = {key: value.sum() for key, value in own.items()}
+    by_size = pd_by_size(sums)
+    assert list(by_size) == ["1 to 9", "10 to 25", "26 to 81", "82 and more"]
+    targets = [sums[f"targets_{end}"] for end in ("to_9", "to_25", "to_81", "above_81")]
+    detected = sum(pd * n for pd, n in zip(by_size.values(), targets, strict=True) if n)
+    assert (sum(targets), detected) == (97, pytest.approx(56))
+
+
+def test_bootstrap_intervals_are_those_of_a_mean():
+    """nIoU is a mean over images: its interval is known from the standard error."""
+    rng = np.random.default_rng(0)
+    ious = rng.beta(5, 2, 400)
+    columns_of = {"iou_of_images": ious, "images_of_niou": np.ones(400)}
+
+    def mean(sums):
+        return {"niou": sums["iou_of_images"] / sums["images_of_niou"]}
+
+    low, high = intervals(columns_of, mean, resamples=4000)["niou"]
+    error = 1.96 * ious.std() / 20
+    assert (low, high) == pytest.approx((ious.mean() - error, ious.mean() + error), abs=0.1 * error)
+    assert intervals(columns_of, mean, resamples=4000)["niou"] == (low, high)
+    assert intervals(columns_of, mean, resamples=0) == {}
+
+
+def test_intervals_hold_the_figures_and_undefined_ones_have_none(counts):
+    own = columns(PROTOCOLS["native"], counts.views)
+    result = scores(counts)
+    for key, bounds in intervals(own, figures, resamples=200).items():
+        assert bounds[0] <= getattr(result, key) <= bounds[1]
+    empty = _count([np.zeros((8, 8))], [np.zeros((8, 8), bool)], ["native"])
+    assert intervals(columns(PROTOCOLS["native"], empty.views), figures, resamples=10)["pd"] is None
+
+
+def test_the_paired_test_tells_a_difference_from_chance():
+    rng = np.random.default_rng(0)
+
+    def columns_of(ious):
+        return {"iou_of_images": ious, "images_of_niou": np.ones(len(ious))}
+
+    def mean(sums):
+        return {"niou": sums["iou_of_images"] / sums["images_of_niou"]}
+
+    a = rng.beta(5, 2, 200)
+    difference, p = paired_test(columns_of(a), columns_of(a - 0.05), mean, resamples=2000)["niou"]
+    assert (difference, p) == (pytest.approx(0.05), pytest.approx(1 / 2001))
+    values = [
+        paired_test(columns_of(a), columns_of(a + rng.normal(0, 0.1, 200)), mean, resamples=200, seed=k)["niou"][1]
+        for k in range(60)
+    ]
+    assert 0.3 < np.mean(values) < 0.7  # uniform when there is no difference
+    assert paired_test(columns_of(a), columns_of(a), mean, resamples=100)["niou"] == (0.0, 1.0)
