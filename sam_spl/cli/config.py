@@ -123,6 +123,8 @@ class TestConfig(CommonConfig):
     empty: str | None = None  # one | zero | skip: nIoU of an image rightly predicted empty; null: the protocol's rule
     curves: bool = True  # hIoU, ROC and PR, Pd by size and at a false-alarm budget
     fa_budget: float = 10.0  # 1e-6 per pixel
+    report: int = 200  # images in the gallery of report.html, the worst first; 0: no report
+    figures: int = 0  # for papers, as PNG and PDF: ROC, PR, and a grid and surfaces of so many images; 0: none
     overlays: int = 12  # pictures of the worst images
     save_predictions: str | None = None  # npy | png | mat: probability maps into predictions/
     use_ddp: bool = False

@@ -19,9 +19,11 @@ from sam_spl.data.dataset import EvaluationSet
 from sam_spl.engine.distributed import World
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.files import write_text
+from sam_spl.inference.figures import write_figures
 from sam_spl.inference.predictions import write_prediction
 from sam_spl.inference.predictor import Predictor
 from sam_spl.inference.render import overlay, write_png
+from sam_spl.inference.report import Sample, write_report
 from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table, worst
 from sam_spl.metrics import protocols_named, scores
 from sam_spl.metrics.curves import STEPS, levels
@@ -97,16 +99,35 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         "precision": str(world.precision or torch.float32).removeprefix("torch."),
         "versions": versions(),
     }
-    for position in worst(counts, config.overlays):
-        image, mask = source.load(int(counts.indices[position]))
-        prob = level_map(position).astype(np.float32) / STEPS
-        write_png(folder / "overlays" / f"{names[position]}.png", overlay(image, mask, prob))
+    order, about = worst(counts), _about(config, data, description, image_size)
+
+    def sample(position: int) -> Sample:
+        return Sample(names[position], *source.load(int(counts.indices[position])), level_map(position))
+
+    for one in map(sample, order[: config.overlays]):
+        prob = one.level.astype(np.float32) / STEPS
+        write_png(folder / "overlays" / f"{one.name}.png", overlay(one.image, one.mask, prob))
+    if config.curves and config.report:
+        write_report(
+            folder / "report.html",
+            report,
+            counts,
+            title=f"{description['model']} on {data.title}",
+            about=[*about, ("weights", f"{weights}, SHA-256 {report['weights']['sha256'][:16]}...")],
+            order=order,
+            sample=sample,
+            empty=EMPTY.get(config.empty),
+            most=config.report,
+        )
+    if config.curves and config.figures:
+        write_figures(folder / "figures", report["details"], [sample(position) for position in order[: config.figures]])
     write_text(folder / "results.json", json.dumps(report, indent=1) + "\n")
     write_text(folder / "images.csv", per_image_csv(report))
 
-    print(table(report, _about(config, data, description, image_size)))
+    print(table(report, about))
     print(scores(counts, protocols[0], empty=EMPTY.get(config.empty)).line())
-    print(f"results.json, images.csv and overlays/ of the worst images are in {folder}")
+    written = [name for name in ("report.html", "figures", "overlays", "predictions") if (folder / name).exists()]
+    print(f"{', '.join(['results.json', 'images.csv', *written])} are in {folder}")
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -38,33 +39,44 @@ def curve_counts(
         mask: (H, W), the ground truth.
         targets: the components of ``mask``, where they are known.
     """
-    targets = components(mask) if targets is None else targets
     level = levels(prob)
     counts = np.zeros((STEPS, len(CURVE_FIELDS)), np.int64)
-    histogram = np.bincount(level.ravel(), minlength=STEPS + 1)
     counts[:, 0] = np.bincount(level[mask], minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
-    counts[:, 1] = histogram[:0:-1].cumsum()[::-1]
+    counts[:, 1] = np.bincount(level.ravel(), minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
+    for steps, predictions, matched in detections(level, components(mask) if targets is None else targets):
+        hits = matched[matched >= 0]
+        counts[steps, 2:] = len(hits), len(predictions), int(predictions.areas.sum() - predictions.areas[hits].sum())
+    return counts
 
+
+def detections(level: NDArray[np.uint8], targets: Components) -> Iterator[tuple[slice, Components, NDArray[np.int64]]]:
+    """What is predicted and which targets it detects, once for each run of thresholds that predict the same pixels.
+
+    Args:
+        level: (H, W), from :func:`levels`.
+        targets: the components of the mask.
+
+    Yields:
+        Steps k of one prediction as a slice, its components, and what :func:`~sam_spl.metrics.target.match` says.
+        Steps that predict nothing are left out.
+    """
+    histogram = np.bincount(level.ravel(), minlength=STEPS + 1)
+    above = histogram[:0:-1].cumsum()[::-1]  # pixels predicted at each step
+    present = np.flatnonzero(histogram)  # at each of these the prediction shrinks
+    starts = [0, *(int(k) for k in present if 0 < k < STEPS)]
     rows, columns = np.arange(level.shape[0]), np.arange(level.shape[1])
     squeezed_at = 2 * level.size
-    for k in range(STEPS):
-        remaining = counts[k, 1]
-        if not remaining:
+    for start, stop in zip(starts, [*starts[1:], STEPS], strict=True):
+        if not above[start]:
             break
-        if k and not histogram[k]:  # no pixel has just this level, so the map is the one before
-            counts[k, 2:] = counts[k - 1, 2:]
-            continue
-        binary = cv2.threshold(level, k, 1, cv2.THRESH_BINARY)[1]
-        if remaining < 0.8 * squeezed_at:  # what is above the threshold only shrinks
-            squeezed_at = remaining
+        binary = cv2.threshold(level, start, 1, cv2.THRESH_BINARY)[1]
+        if above[start] < 0.8 * squeezed_at:  # what is predicted only shrinks
+            squeezed_at = above[start]
             kept_rows, kept_columns = squeeze(binary)
             window = (kept_rows[:, None], kept_columns)
             rows, columns, level, binary = rows[kept_rows], columns[kept_columns], level[window], binary[window]
         predictions = relabel(binary, rows, columns)
-        matched = match(targets, predictions)
-        hits = matched[matched >= 0]
-        counts[k, 2:] = len(hits), len(predictions), remaining - predictions.areas[hits].sum()
-    return counts
+        yield slice(start, stop), predictions, match(targets, predictions)
 
 
 def curve_figures(

@@ -122,7 +122,8 @@ def test_compare_prints_every_form_and_says_what_is_missing(command, tmp_path):
     for name in ("a_1", "b"):
         report = {
             "protocol": "native", "image_size": 64, "protocols": {"native": {"scores": scores}},
-            "weights": {"file": f"/x/{name}/best.pt", "model": "datransnet", "trained_on": {"dataset": "SIRST"}, "settings": "1f"},
+            "weights": {"file": f"/x/{name}/best.pt", "model": "datransnet", "trained_on": {"dataset": "SIRST"}}
+            | {"settings": "1f"},
             "dataset": {"name": "SIRST", "lists": "50_50", "split": "test"},
         }  # fmt: skip
         (tmp_path / name).mkdir()

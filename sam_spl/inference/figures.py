@@ -1,0 +1,159 @@
+"""Pictures for papers, each as PNG and PDF: a qualitative grid, ROC, PR and response surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sam_spl.files import atomic
+from sam_spl.inference.render import stretch
+from sam_spl.inference.report import Sample
+from sam_spl.metrics.curves import STEPS
+from sam_spl.metrics.target import components, match
+
+_HIT, _MISSED, _FALSE = "#009e73", "#e69f00", "#d55e00"
+_HALF = STEPS // 2  # the step of threshold 0.5
+_INSET = 12  # pixels around a target that an inset shows, at least
+
+
+def write_figures(folder: Path, details: Mapping[str, Any], samples: Sequence[Sample]) -> list[Path]:
+    """Write ``roc pr grid surfaces`` with endings ``.png .pdf`` into ``folder``.
+
+    Args:
+        folder: to write into.
+        details: of a report, with curves.
+        samples: images of the grid and the surfaces, a row each.
+    """
+    # At threshold 0 nearly all is predicted, as one component that detects nothing: no point of a drawn curve.
+    target = {key: values[1:] for key, values in details["target_curve"].items()}
+    pixel = details["pixel_curve"]
+    areas = details["curves"]
+    figures = {
+        "roc": _curves(
+            ("targets", target["fa"], target["pd"], "Fa per pixel", "Pd", f"area {_number(areas['auc_target'])}"),
+            ("pixels", pixel["fpr"], pixel["tpr"], "false positive rate", "true positive rate", _auc(areas)),
+            log=True,
+        ),
+        "pr": _curves(
+            ("targets", target["pd"], target["precision"], "Pd", "precision", f"AP {_number(areas['ap_target'])}"),
+            ("pixels", pixel["tpr"], pixel["precision"], "recall", "precision", f"AP {_number(areas['ap_pixel'])}"),
+        ),
+    }
+    if samples:
+        figures |= {"grid": grid(samples), "surfaces": surfaces(samples)}
+    written = []
+    for name, figure in figures.items():
+        for form in ("png", "pdf"):
+            path = folder / f"{name}.{form}"
+            with atomic(path) as temporary:
+                figure.savefig(temporary, format=form, dpi=200)
+            written.append(path)
+    return written
+
+
+def grid(samples: Sequence[Sample]) -> Figure:
+    """A row for each image: image, mask and prediction, targets boxed, the smallest target enlarged in a corner."""
+    heights = [sample.mask.shape[0] / sample.mask.shape[1] for sample in samples]
+    figure = Figure(figsize=(7.2, 2.35 * sum(heights) + 0.3), layout="constrained")
+    axes = figure.subplots(len(samples), 3, squeeze=False, height_ratios=heights)
+    for row, sample in zip(axes, samples, strict=True):
+        targets, predictions = components(sample.mask), components(sample.level > _HALF)
+        matched = match(targets, predictions)
+        false = sorted(set(range(len(predictions))) - set(matched.tolist()))
+        boxes = [(box, _HIT if k >= 0 else _MISSED) for box, k in zip(targets.boxes, matched, strict=True)]
+        panels = (stretch(sample.image), sample.mask, sample.level > _HALF)
+        shown = (
+            boxes + [(predictions.boxes[k], _FALSE) for k in false],
+            boxes,
+            boxes + [(predictions.boxes[k], _FALSE) for k in false],
+        )
+        for axis, panel, outlined in zip(row, panels, shown, strict=True):
+            _show(axis, panel)
+            for (left, top, width, height), colour in outlined:
+                _box(axis, left, top, width, height, colour)
+            if len(targets):
+                smallest = int(np.argmin(targets.areas))
+                _inset(axis, panel, targets.boxes[smallest], _HIT if matched[smallest] >= 0 else _MISSED)
+        row[0].set_ylabel(sample.name, fontsize=7)
+    for axis, title in zip(axes[0], ("image", "ground truth", "prediction"), strict=True):
+        axis.set_title(title, fontsize=9)
+    return figure
+
+
+def surfaces(samples: Sequence[Sample]) -> Figure:
+    """For each image three surfaces over its pixels: grey value, mask and response."""
+    figure = Figure(figsize=(8.4, 2.5 * len(samples) + 0.3), layout="constrained")
+    for row, sample in enumerate(samples):
+        maps = {
+            "image": stretch(sample.image) / 255,
+            "ground truth": sample.mask.astype(float),
+            "response": sample.level / STEPS,
+        }
+        for column, (title, values) in enumerate(maps.items()):
+            axis = figure.add_subplot(len(samples), 3, 3 * row + column + 1, projection="3d")
+            # A peak is to survive the coarser grid of the drawing, so the largest value of each cell is drawn.
+            cell = max(1, max(values.shape) // 80)
+            height, width = (side // cell * cell for side in values.shape)
+            coarse = values[:height, :width].reshape(height // cell, cell, width // cell, cell).max((1, 3))
+            y, x = np.mgrid[: coarse.shape[0], : coarse.shape[1]] * cell
+            axis.plot_surface(x, y, coarse, cmap="viridis", vmin=0, vmax=1, rstride=1, cstride=1, linewidth=0)
+            axis.set(zlim=(0, 1), xticks=[], yticks=[], zticks=[0, 0.5, 1])
+            axis.tick_params(labelsize=6)
+            axis.view_init(elev=35, azim=-60)
+            axis.set_title(f"{title}\n{sample.name}" if column == 0 else title, fontsize=8)
+    return figure
+
+
+def _curves(*panels: tuple[str, Sequence[Any], Sequence[Any], str, str, str], log: bool = False) -> Figure:
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    for axis, (title, xs, ys, x_label, y_label, legend) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        points = [(x, y) for x, y in zip(xs, ys, strict=True) if x is not None and y is not None and (x > 0 or not log)]
+        axis.plot(*(zip(*points, strict=True) if points else ([], [])), color="#0072b2", label=legend)
+        axis.set(title=title, xlabel=x_label, ylabel=y_label, ylim=(0, 1.02))
+        if log:
+            axis.set_xscale("log")
+        else:
+            axis.set_xlim(0, 1.02)
+        axis.grid(alpha=0.3)
+        axis.legend(loc="lower right" if log else "lower left", fontsize=8)
+    return figure
+
+
+def _show(axis: Axes, panel: Any) -> None:
+    axis.imshow(panel, cmap="gray", interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+
+
+def _box(axis: Axes, left: float, top: float, width: float, height: float, colour: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    axis.add_patch(Rectangle((left - 3, top - 3), width + 5, height + 5, fill=False, edgecolor=colour, linewidth=0.9))
+
+
+def _inset(axis: Axes, panel: Any, box: Any, colour: str) -> None:
+    """The surroundings of a target, enlarged into the corner that is farthest from it."""
+    left, top, width, height = (int(value) for value in box)
+    reach = max(_INSET, width, height)
+    x, y = left + width // 2, top + height // 2
+    padded = cv2.copyMakeBorder(np.asarray(panel).astype(np.uint8), *[reach] * 4, cv2.BORDER_REPLICATE)
+    crop = padded[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
+    right, bottom = x < panel.shape[1] / 2, y < panel.shape[0] / 2
+    inset = axis.inset_axes((0.66 if right else 0.01, 0.01 if bottom else 0.66, 0.33, 0.33))
+    inset.imshow(crop, cmap="gray", interpolation="nearest", vmin=0, vmax=255 if panel.dtype == np.uint8 else 1)
+    inset.set(xticks=[], yticks=[])
+    for spine in inset.spines.values():
+        spine.set(color=colour, linewidth=1.2)
+
+
+def _auc(areas: Mapping[str, Any]) -> str:
+    return f"AUC {_number(areas['auc_pixel'])}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

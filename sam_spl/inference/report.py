@@ -1,0 +1,154 @@
+"""The report of a test: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_spl.data.dataset import Image, Mask
+from sam_spl.files import write_text
+from sam_spl.inference.render import stretch
+from sam_spl.metrics.curves import STEPS, detections
+from sam_spl.metrics.meter import DatasetCounts
+from sam_spl.metrics.protocols import PROTOCOLS, columns, figures
+from sam_spl.metrics.target import components
+
+_TEMPLATE = Path(__file__).with_name("report.html")
+_MOST_BYTES = 18_000_000  # of pictures; a report is to stay under 20 MB
+_MOST_BOXES = 40  # of false alarms at one threshold, the largest
+
+
+class Sample(NamedTuple):
+    """One image of the gallery: as stored, its mask, and its prediction by thresholds exceeded."""
+
+    name: str
+    image: Image
+    mask: Mask
+    level: NDArray[np.uint8]
+
+
+def write_report(
+    path: Path,
+    report: Mapping[str, Any],
+    counts: DatasetCounts,
+    *,
+    title: str,
+    about: Sequence[tuple[str, str]],
+    order: Sequence[int],
+    sample: Callable[[int], Sample],
+    empty: float | None = None,
+    most: int = 200,
+) -> None:
+    """Write the report.
+
+    Args:
+        path: file to write.
+        report: from :func:`sam_spl.inference.results.summarise`, with details.
+        counts: what it was made from.
+        title: headline.
+        about: what was tested on what.
+        order: positions of images, the ones to show first in front.
+        sample: the image at a position.
+        empty: nIoU of an image rightly predicted empty; None for native's.
+        most: number of images in the gallery; fewer where they would not fit into 20 MB.
+    """
+    details = report["details"]
+    images, size = [], 0
+    for position in order[:most]:
+        entry = _image(sample(position))
+        size += sum(len(entry[key]) for key in ("picture", "mask", "level"))
+        if images and size > _MOST_BYTES:
+            break
+        images.append(entry)
+    data = {
+        "title": title,
+        "about": about,
+        "protocols": {
+            name: {key: value for key, value in entry.items() if key != "images"}
+            for name, entry in report["protocols"].items()
+        },
+        "live": live_figures(counts, empty=empty),
+        "curves": {"target": details["target_curve"], "pixel": details["pixel_curve"]},
+        "figures": {key: value or 0.0 for key, value in details["curves"].items()},
+        "pd_by_size": details["pd_by_size"],
+        "targets_by_size": details["targets_by_size"],
+        "shown": f"The {len(images)} of {len(counts)} images with the most missed and false targets at threshold 0.5.",
+        "images": images,
+    }
+    # No tag can end inside the data, whatever an image is called.
+    content = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    write_text(path, _TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/", content))
+
+
+def live_figures(counts: DatasetCounts, *, empty: float | None = None) -> dict[str, list[float | None]]:
+    """IoU, nIoU, F1, Pd and Fa of the data set at each of the 200 thresholds, under ``native``."""
+    assert counts.curves is not None
+    own = columns(PROTOCOLS["native"], counts.views, empty=empty)
+    hit, predicted, detected, _, false = np.moveaxis(counts.curves, -1, 0)  # (images, 200) each
+    union = predicted + own["labelled"][:, None] - hit
+    rule = PROTOCOLS["native"].empty if empty is None else empty
+    iou = np.where(union > 0, hit / np.maximum(union, 1), rule)  # (images, 200)
+    sums = {
+        "iou_intersection": hit.sum(0),
+        "iou_union": union.sum(0),
+        "iou_of_images": np.nan_to_num(iou).sum(0),
+        "images_of_niou": (~np.isnan(iou)).sum(0),
+        "intersection": hit.sum(0),
+        "predicted": predicted.sum(0),
+        "labelled": np.full(STEPS, own["labelled"].sum()),
+        "targets": np.full(STEPS, own["targets"].sum()),
+        "detected": detected.sum(0),
+        "pixels": np.full(STEPS, own["pixels"].sum()),
+        "false_alarm_pixels": false.sum(0),
+    }
+    wanted = ("iou", "niou", "f1", "pd", "fa")
+    ratios = figures(sums)
+    return {key: [None if np.isnan(value) else float(value) for value in ratios[key]] for key in wanted}
+
+
+def _image(sample: Sample) -> dict[str, Any]:
+    """What the page needs of one image."""
+    targets = components(sample.mask)
+    steps: list[list[Any]] = []
+    for step, predictions, matched in detections(sample.level, targets):
+        hit = set(matched[matched >= 0].tolist())
+        false = sorted((k for k in range(len(predictions)) if k not in hit), key=lambda k: -int(predictions.areas[k]))
+        boxes = predictions.boxes[false[:_MOST_BOXES]].tolist()
+        entry = ["".join("1" if k >= 0 else "0" for k in matched), boxes, len(false)]
+        if not steps or steps[-1][1:] != entry:
+            steps.append([step.start, *entry])
+    last = int(sample.level.max(initial=0))
+    if last < STEPS:  # above it nothing is predicted
+        steps.append([last, "0" * len(targets), [], 0])
+    return {
+        "name": sample.name,
+        "width": sample.mask.shape[1],
+        "height": sample.mask.shape[0],
+        "boxes": targets.boxes.tolist(),
+        "steps": steps,
+        "iou": _ious(sample),
+        "picture": _uri(stretch(sample.image), ".jpg"),
+        "mask": _uri(sample.mask.view(np.uint8), ".png"),
+        "level": _uri(sample.level, ".png"),
+    }
+
+
+def _ious(sample: Sample) -> list[float]:
+    """The image's IoU at each threshold."""
+    hit = np.bincount(sample.level[sample.mask], minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
+    predicted = np.bincount(sample.level.ravel(), minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
+    union = predicted + int(sample.mask.sum()) - hit
+    return np.where(union > 0, hit / np.maximum(union, 1), 1.0).round(4).tolist()
+
+
+def _uri(image: NDArray[np.uint8], form: str) -> str:
+    options = [cv2.IMWRITE_JPEG_QUALITY, 88] if form == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    data = base64.b64encode(cv2.imencode(form, np.ascontiguousarray(image), options)[1].tobytes()).decode()
+    return f"data:image/{'jpeg' if form == '.jpg' else 'png'};base64,{data}"
