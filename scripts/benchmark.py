@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +24,20 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from skimage.measure import label, regionprops
 from torch import nn
 
 from sam_spl.cli.errors import run
+from sam_spl.data.check import examine
+from sam_spl.data.layout import Item
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.data.transforms import AUGMENTATIONS
 from sam_spl.engine.distributed import World, pick_device, pick_precision
 from sam_spl.engine.losses import SegmentationLoss
-from sam_spl.metrics import count_image
+from sam_spl.metrics import PROTOCOLS, ProtocolMetric, count_image, protocols_named
+from sam_spl.metrics.curves import curve_counts
+from sam_spl.metrics.hiou import count_hierarchical
+from sam_spl.metrics.target import components
 from sam_spl.models import hiera
 from sam_spl.models.registry import build_model
 
@@ -58,21 +65,63 @@ def benchmark(argv: list[str]) -> None:
 
 
 def data(size: int, repeat: int) -> None:
-    """Synthetic images, augmentation and metrics, on one core."""
+    """Synthetic images, augmentation, checking and metrics, on one core."""
     cv2.setNumThreads(1)
     source = SyntheticSource(1000, size, seed=1)
     samples = [source.load(index) for index in range(50)]
     rng = np.random.default_rng(0)
-    noisy = [(np.roll(mask, 1, 0) | (rng.random(mask.shape) < 1e-4), mask) for _, mask in samples]
-    work: dict[str, Callable[[], object]] = {
-        "synthetic image": lambda: [source.load(index) for index in range(50)],
-        "metrics": lambda: [count_image(pred, mask) for pred, mask in noisy],
-    }
+    work: dict[str, Callable[[], object]] = {"synthetic image": lambda: [source.load(index) for index in range(50)]}
     for name, make in AUGMENTATIONS.items():
         transform = make(size)
         work[f"augment {name}"] = lambda t=transform: [t(image, mask, rng) for image, mask in samples]
-    for name, seconds in interleaved(work, repeat, lambda: None).items():
-        print(f"{name:<28} {1000 * seconds / 50:8.3f} ms an image of {size} px, {50 / seconds:8.0f} images/s a core")
+
+    cases = [(response(mask, rng), mask) for _, mask in samples]
+    every = ProtocolMetric(protocols_named(PROTOCOLS))
+    work |= {
+        "counts, native": lambda: [count_image(prob > 0.5, mask) for prob, mask in cases],
+        "counts, every protocol": lambda: every.update(
+            range(50), [dict.fromkeys(every.resolutions, prob) for prob, _ in cases], [mask for _, mask in cases]
+        ),
+        "counts, native and hIoU": lambda: [counts_and_hierarchy(prob > 0.5, mask) for prob, mask in cases],
+        "curves at 200 thresholds": lambda: [curve_counts(prob, mask) for prob, mask in cases],
+        "regions by scikit-image": lambda: [plain_regions(prob > 0.5, mask) for prob, mask in cases],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        items = []
+        for index, (image, mask) in enumerate(samples):
+            paths = Path(folder) / f"{index}.png", Path(folder) / f"{index}_mask.png"
+            for path, content in zip(paths, (image, mask.astype(np.uint8) * 255), strict=True):
+                cv2.imwrite(str(path), content)
+            items.append(Item(str(index), *paths))
+        work["check_dataset.py"] = lambda: [examine(item, "train") for item in items]
+        for name, seconds in interleaved(work, repeat, lambda: None).items():
+            print(
+                f"{name:<28} {1000 * seconds / 50:8.3f} ms an image of {size} px, {50 / seconds:8.0f} images/s a core"
+            )
+
+
+def response(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What a network may answer: blurred targets of all strengths, seven false ones, a little noise."""
+    prob = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.2) * rng.uniform(0.6, 1.6)
+    for _ in range(7):
+        y, x = rng.integers(0, min(mask.shape) - 3, 2)
+        prob[y : y + 3, x : x + 3] += rng.uniform(0.3, 1)
+    noise = rng.random(mask.shape, dtype=np.float32) * 1e-3
+    return np.clip(cv2.GaussianBlur(prob, (0, 0), 0.7) * 0.98, 0, 0.99) + noise
+
+
+def counts_and_hierarchy(pred: np.ndarray, mask: np.ndarray) -> None:
+    """All that one threshold is counted for, from one labelling of each map."""
+    predictions, targets = components(pred), components(mask)
+    count_image(pred, mask, predictions=predictions, targets=targets)
+    count_hierarchical(predictions, targets)
+
+
+def plain_regions(pred: np.ndarray, mask: np.ndarray) -> None:
+    """What published meters rest on, before they match anything: the regions of both maps and their centroids."""
+    for binary in (pred, mask):
+        for region in regionprops(label(binary, connectivity=2)):
+            region.centroid, region.area  # noqa: B018
 
 
 def network(name: str, size: int, batch: int, repeat: int, world: World) -> None:
