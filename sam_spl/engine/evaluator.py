@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from sam_spl.data.dataset import EvaluationSet, collate_evaluation
 from sam_spl.engine.distributed import World
+from sam_spl.errors import InputError
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, ProtocolMetric
 
 
@@ -50,6 +51,9 @@ def evaluate(
 
     Returns:
         The counts of the whole data set, in every process.
+
+    Raises:
+        InputError: the network answers values that are not finite.
     """
     if dataset.image_size is None:
         batch_size = 1  # images of their own sizes do not stack
@@ -75,6 +79,12 @@ def evaluate(
                 {r: probability(x, map_size(r, x, size, input_size)) for r in resolutions}
                 for x, size in zip(logits, batch["size"], strict=True)
             ]
+            for name, of in zip(batch["name"], maps, strict=True):
+                if not all(np.isfinite(prob).all() for prob in of.values()):
+                    raise InputError(
+                        f"the network's answer to {name} is not finite. Use other weights, or precision=fp32 if these "
+                        "were trained so."
+                    )
             metric.update(batch["index"], maps, batch["mask"])
             if keep:
                 for index, of in zip(batch["index"], maps, strict=True):

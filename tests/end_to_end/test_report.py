@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from scipy.io import savemat
 
 from sam_spl.cli import commands
@@ -213,6 +214,20 @@ def test_testing_writes_report_figures_and_predictions(tested):
     assert {"name", "intersection", "union", "targets", "detected", "false_alarm_pixels"} <= set(report["images"][0])
     assert {"sha256", "model"} <= set(report["weights"])
     assert {"sam_spl", "torch", "opencv"} <= set(report["versions"])
+
+
+def test_a_network_whose_answers_are_not_finite_is_named(tested, tmp_path, capsys):
+    data, out = tested
+    state = torch.load(out.parent / "run" / "best.pt", weights_only=True)
+    tensors = next(value for value in state.values() if isinstance(value, dict) and "decoder.heads.0.bias" in value)
+    tensors["decoder.heads.0.bias"].fill_(float("nan"))
+    torch.save(state, tmp_path / "nan.pt")
+    words = ["dataset=custom", "--data_path", str(data), "device=cpu", "--weights", str(tmp_path / "nan.pt")]
+    with pytest.raises(SystemExit) as end:
+        run(commands.test, [*words, "--save_dir", str(tmp_path / "out")])
+    assert end.value.code == 1
+    assert "the network's answer to im_4 is not finite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("form", ["npy", "mat", "png"])

@@ -179,6 +179,20 @@ def test_differences_are_marked_with_their_reason(counts):
     assert "iou" not in found["datransnet"]
 
 
+def test_ten_thousand_images_are_as_one_set_repeated_and_one_image_as_itself():
+    """25 times the 400 crowded images: every count is 25 times theirs, every ratio the same."""
+    preds, masks = (_bits("metrics_dense_cases.npz", key, 16) for key in ("pred", "target"))
+    once, metric = _count(preds * 1.0, masks, ["native"]), ProtocolMetric()
+    for shard in range(25):
+        metric.update(range(400 * shard, 400 * (shard + 1)), [{"own": pred * 1.0} for pred in preds], list(masks))
+    many = scores(metric.counts())
+    assert (many.images, many.targets, many.detected) == (10000, 25 * DENSE["targets"], 25 * DENSE["detected"])
+    for key in ("iou", "niou", "f1", "pd", "fa"):
+        assert getattr(many, key) == pytest.approx(getattr(scores(once), key), rel=1e-12)
+    alone = scores(_count(preds[:1] * 1.0, masks[:1], ["native"]))
+    assert alone.iou == alone.niou == (preds[0] & masks[0]).sum() / (preds[0] | masks[0]).sum()
+
+
 def test_unknown_protocols_name_the_nearest():
     with pytest.raises(ConfigError, match="Nearest: mshnet"):
         protocols_named(["native", "msh_net"])
