@@ -22,7 +22,8 @@ from tqdm import tqdm
 from sam_spl.cli.errors import run
 from sam_spl.cli.test import versions
 from sam_spl.data.dataset import read_mask
-from sam_spl.data.layout import Files, files_below, read_list
+from sam_spl.data.layout import read_list
+from sam_spl.data.pairing import Files, files_below
 from sam_spl.errors import InputError
 from sam_spl.files import write_text
 from sam_spl.inference.predictions import find_predictions, full_scale, read_prediction

@@ -15,16 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from sam_spl.cli.flags import (
     TEST_FLAGS,
     TRAIN_FLAGS,
-    as_sweep,
-    as_union,
     compose_config,
     dataset_named,
     help_text,
-    jobs,
     overrides_from,
     quote,
 )
-from sam_spl.data.layout import is_dataset
+from sam_spl.cli.sweep import as_sweep, as_union, jobs
+from sam_spl.data.pairing import has_images
 from sam_spl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -136,7 +134,7 @@ def _tests_after(config: DictConfig) -> list[DictConfig]:
             test.dataset = config.dataset
         else:
             folder = Path(config.dataset.data_path).expanduser()
-            holder = folder.resolve().parent if is_dataset(folder) else folder
+            holder = folder.resolve().parent if has_images(folder) else folder
             path = [f"dataset.data_path={quote(str(holder))}"] if dataset_named(name) != "synthetic" else []
             test = compose_config("test", [*common, f"dataset={dataset_named(name)}", *path])
         tests.append(test)
@@ -150,7 +148,7 @@ def _holds_them_all(paths: dict[str, str]) -> None:
         ConfigError: they would be.
     """
     for path in set(paths.values()) if len(paths) > 1 else ():
-        if is_dataset(Path(path)):
+        if has_images(path):
             raise ConfigError(
                 f"dataset.data_path: {path} is one data set, but {len(paths)} are asked for ({', '.join(paths)}). Give "
                 "the folder that holds them."

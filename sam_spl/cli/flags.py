@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -108,64 +106,12 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
                 _resolve_members(config.dataset)
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error, name)) from error
+        raise ConfigError(explain(error, name)) from error
     for key in sorted(OmegaConf.missing_keys(config)):
         flag = next((flag for flag, sets in (TRAIN_FLAGS | TEST_FLAGS).items() if sets == key), None)
         raise ConfigError(f"{key}: a value is required" + (f", as {flag} VALUE." if flag else f", as {key}=VALUE."))
     check(config)
     return config
-
-
-def as_union(overrides: Sequence[str]) -> list[str]:
-    """``dataset=[a,b]`` of training: the two as one set."""
-    return [
-        word
-        for override in overrides
-        for word in (
-            ["dataset=union", f"dataset.members={override.removeprefix('dataset=')}"]
-            if override.startswith("dataset=[")
-            else [override]
-        )
-    ]
-
-
-def as_sweep(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """``key=[a,b]`` of testing: one after the other, as ``key=a,b``."""
-    spread = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        value = value.strip("'") if key in keys and value.startswith("'[") else value  # a flag's value is quoted
-        spread.append(f"{key}={value[1:-1]}" if key in keys and value.startswith("[") else override)
-    return spread
-
-
-def jobs(overrides: Sequence[str], *, multirun: bool) -> dict[str, list[str]]:
-    """One list of overrides for each combination of the values that are swept, as ``model=a,b``, by what is special.
-
-    Raises:
-        ConfigError: several values for a key, but no ``multirun``; or an override that Hydra cannot read.
-    """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(_explain(error, "")) from error
-    swept = [word for word in parsed if word.is_sweep_override()]
-    if not swept:
-        return {"": list(overrides)}
-    if not multirun:
-        raise ConfigError(
-            f"{swept[0].input_line}: several values. Add -m to run one after the other, or write "
-            f"{swept[0].key_or_group}=[...] for a list."
-        )
-    fixed = [str(word.input_line) for word in parsed if not word.is_sweep_override()]
-    choices = [[(word, value) for value in word.sweep_string_iterator()] for word in swept]
-    return {
-        "-".join(_label(word.key_or_group, value) for word, value in combination): [
-            *fixed,
-            *(f"{word.get_key_element()}={value}" for word, value in combination),
-        ]
-        for combination in itertools.product(*choices)
-    }
 
 
 def dataset_named(name: str) -> str:
@@ -226,12 +172,6 @@ def _each(value: str, function: Callable[[str], str]) -> str:
     """Apply to each of ``a,b`` or ``[a,b]``."""
     before, inner, after = ("[", value[1:-1], "]") if value.startswith("[") else ("", value, "")
     return before + ",".join(function(name.strip()) for name in inner.split(",")) + after
-
-
-def _label(key: str, value: str) -> str:
-    """How a swept value is called in a folder's name."""
-    value = re.sub(r"[^\w.+-]+", "_", value.rstrip("/").rpartition("/")[2].strip("'"))
-    return value if (config_folder() / key).is_dir() or key == "weights" else f"{key.rpartition('.')[2]}={value}"
 
 
 def help_text(command: str, flags: dict[str, str | None]) -> str:
@@ -316,7 +256,7 @@ def _model_from_config_path(value: str) -> str:
     raise ConfigError(f"--config_path: {value} names no variant. Give a SAM 2 name (sam2.1_hiera_t) or use model=.")
 
 
-def _explain(error: Exception, name: str) -> str:
+def explain(error: Exception, name: str) -> str:
     """Hydra's and OmegaConf's messages in one line, with the nearest valid names."""
     text = " ".join(str(error).split())
     cause = " ".join(str(error.__cause__).split()) if error.__cause__ else ""

@@ -8,18 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
+from sam_spl.data.pairing import IMAGE_SUFFIXES, Files, has_images
 from sam_spl.errors import InputError, nearest, plain
 
-IMAGE_SUFFIXES = {".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff"}
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "mixed", "irstd1k_img")
-_MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations/masks", "irstd1k_label")
-_MASK_ENDINGS = ("", "_pixels0", "_mask", "_label")
 _LIST = re.compile(r"(trainval|train|val|test)(?:[_\- ](.*))?", re.IGNORECASE)
 _HELD_OUT = 0.2  # of a folder without lists, for testing
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,13 +63,13 @@ def find_root(data_path: str | Path, names: Iterable[str]) -> Path:
             f"dataset: no folder {path} (from {Path.cwd()}). Put {names[0]} there or give --data_path "
             "(datasets/README.md says where the sets come from)."
         )
-    if _has_images(path):
+    if has_images(path):
         return path
     wanted = {plain(name) for name in names}
     for folder in sorted(path.iterdir()):
         if folder.is_dir() and plain(folder.name) in wanted:
-            inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and _has_images(child)]
-            if _has_images(folder) or not inner:
+            inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and has_images(child)]
+            if has_images(folder) or not inner:
                 return folder
             return inner[0]  # archives often hold one more folder of the set's name
     found = sorted(child.name for child in path.iterdir() if child.is_dir())
@@ -83,12 +77,6 @@ def find_root(data_path: str | Path, names: Iterable[str]) -> Path:
         f"dataset: {path} holds no images/ and masks/ and no folder called {' or '.join(names)} "
         f"(found: {', '.join(found[:8]) or 'nothing'}). Put the set there or give --data_path."
     )
-
-
-def is_dataset(path: str | Path) -> bool:
-    """Whether a folder is a data set itself: it holds images in one of the known layouts."""
-    path = Path(path).expanduser()
-    return path.is_dir() and _has_images(path)
 
 
 def find_split(
@@ -115,7 +103,7 @@ def find_split(
         InputError: no images, a wanted image or mask that is not there, an empty list, or several different splits
             and none chosen.
     """
-    parts = {child.name.lower(): child for child in root.iterdir() if child.is_dir() and _has_images(child)}
+    parts = {child.name.lower(): child for child in root.iterdir() if child.is_dir() and has_images(child)}
     train_part = parts.get("trainval") or parts.get("train")
     if train_part and "test" in parts:
         folders = {"train": train_part, "test": parts["test"]}
@@ -178,61 +166,6 @@ def read_list(path: Path) -> list[str]:
 def fingerprint(items: Iterable[Item]) -> str:
     """SHA-256 of the sorted names joined by newlines: equal for equal lists, in whatever order or line ending."""
     return hashlib.sha256("\n".join(sorted(item.name for item in items)).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Files:
-    """The image and mask files of a folder.
-
-    Attributes:
-        images: name -> file; in nested folders the name is the path below the image folder, ``44/1(814)``.
-        masks: stem -> file, likewise.
-    """
-
-    images: Mapping[str, Path]
-    masks: Mapping[str, Path]
-    _image_of: Mapping[str, str]
-    _mask_of: Mapping[str, Path]
-
-    @classmethod
-    def below(cls, root: Path) -> Files:
-        """Find them: ``images/`` and ``masks/`` in any spelling, or images with ``*_mask`` files among them.
-
-        Raises:
-            InputError: no image, or no mask at all.
-        """
-        image_folder, mask_folder = _folder(root, _IMAGE_FOLDERS), _folder(root, _MASK_FOLDERS)
-        images = files_below(image_folder) if image_folder else files_below(root, nested=False)
-        if not images:
-            raise InputError(f"dataset: {root} has no images/ folder (or images/ is empty).")
-        if mask_folder:
-            masks = files_below(mask_folder)
-        else:  # both in one folder
-            masks = {name: path for name, path in images.items() if _image_name(name) in images}
-            images = {name: path for name, path in images.items() if name not in masks}
-        if not masks:
-            raise InputError(f"dataset: {root} has no masks/ folder beside its images (or it is empty).")
-        return cls.of(images, masks)
-
-    @classmethod
-    def of(cls, images: Mapping[str, Path], masks: Mapping[str, Path]) -> Files:
-        """Image files by name and mask files by stem."""
-        return cls(images, masks, _by_last_part({name: name for name in images}), _by_last_part(masks))
-
-    def image_name(self, listed: str) -> str | None:
-        """The image that a line of a list means; None if there is none."""
-        if listed in self.images:
-            return listed
-        below = listed.partition("/")[2]  # lists may name images/1.png
-        return below if below in self.images else self._image_of.get(listed.rpartition("/")[2])
-
-    def mask(self, name: str) -> Path | None:
-        """The mask of an image; None if there is none."""
-        names = (name + ending for ending in _MASK_ENDINGS)
-        last = name.rpartition("/")[2]
-        return next((self.masks[mask] for mask in names if mask in self.masks), None) or next(
-            (self._mask_of[last + ending] for ending in _MASK_ENDINGS if last + ending in self._mask_of), None
-        )
 
 
 @dataclass(frozen=True)
@@ -327,59 +260,6 @@ def _by_hash(images: Iterable[str]) -> dict[str, list[str]]:
 def _stem(name: str) -> str:
     head, dot, suffix = name.rpartition(".")
     return head if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
-
-
-def _image_name(mask: str) -> str:
-    """The image that a mask among the images belongs to; empty for what is called as no mask."""
-    return next((mask.removesuffix(ending) for ending in _MASK_ENDINGS if ending and mask.endswith(ending)), "")
-
-
-def _by_last_part(paths: Mapping[str, T]) -> dict[str, T]:
-    """Last part of a nested name -> value, where it is unique."""
-    last: dict[str, list[T]] = defaultdict(list)
-    for name, value in paths.items():
-        last[name.rpartition("/")[2]].append(value)
-    return {name: values[0] for name, values in last.items() if len(values) == 1}
-
-
-def _has_images(root: Path) -> bool:
-    if _folder(root, _IMAGE_FOLDERS) is not None or any(_image_name(name) for name in files_below(root, nested=False)):
-        return True
-    return any(
-        child.is_dir() and child.name.lower() in ("train", "trainval", "test") and _has_images(child)
-        for child in root.iterdir()
-    )
-
-
-def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The first folder of ``names`` (in any case, ``a/b`` for one inside another) that holds an image."""
-    candidates = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir()}
-    for name in names:
-        outer, _, inner = name.partition("/")
-        folder = candidates.get(outer)
-        if folder and inner:
-            folder = next((child for child in folder.iterdir() if child.name.lower() == inner), None)
-        if folder and folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*.*")):
-            return folder
-    return None
-
-
-def files_below(folder: Path, *, nested: bool = True) -> dict[str, Path]:
-    """Image files by their path below ``folder`` without suffix.
-
-    Raises:
-        InputError: two files differ in their suffix only.
-    """
-    paths = folder.rglob("*") if nested else folder.iterdir()
-    files: dict[str, Path] = {}
-    for path in sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in files:
-            raise InputError(
-                f"dataset: {files[name]} and {path.name} differ in their suffix only. Keep one of the two."
-            )
-        files[name] = path
-    return files
 
 
 def _fraction(name: str) -> float:

@@ -7,13 +7,11 @@ from sam_spl.cli.errors import message
 from sam_spl.cli.flags import (
     TEST_FLAGS,
     TRAIN_FLAGS,
-    as_sweep,
-    as_union,
     compose_config,
     dataset_named,
-    jobs,
     overrides_from,
 )
+from sam_spl.cli.sweep import as_sweep, as_union, jobs
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.files import config_folder
 from tests.conftest import ROOT

@@ -243,6 +243,35 @@ def test_images_that_no_list_names_need_no_mask(tmp_path):
     assert open_dataset(dataset_config(name, data_path=str(tmp_path))).part("train").count == 3
 
 
+def test_a_frame_is_not_taken_for_the_same_frame_of_another_sequence(tmp_path):
+    for sequence in ("44", "45"):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / sequence).mkdir(parents=True)
+            for frame in (1, 2):
+                path = tmp_path / kind / sequence / f"1({frame}).bmp"
+                cv2.imwrite(str(path), _draw(frame)[kind == "masks"])
+    (tmp_path / "train.txt").write_text("44/1(1)\n45/1(2)\n")
+    (tmp_path / "test.txt").write_text("44/1(2)\n")
+    (tmp_path / "masks" / "44" / "1(1).bmp").unlink()
+    (tmp_path / "images" / "45" / "1(2).bmp").unlink()
+    data = open_dataset(dataset_config("custom", data_path=str(tmp_path), missing="skip"))
+    assert data.skipped == ("45/1(2)", "44/1(1)")
+    assert data.part("test").open().name(0) == "44/1(2)"
+
+
+@pytest.mark.parametrize(("image", "mask"), [("44/a", "a"), ("a", "44/a")])
+def test_images_or_masks_alone_may_lie_in_folders(tmp_path, image, mask):
+    for kind, name in (("images", image), ("masks", mask)):
+        for stem in ("a", "b"):
+            path = tmp_path / kind / f"{name.replace('a', stem)}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), _draw(0)[kind == "masks"])
+    (tmp_path / "train.txt").write_text("a")
+    (tmp_path / "test.txt").write_text("images/" + image.replace("a", "b"))
+    data = open_dataset(dataset_config("custom", data_path=str(tmp_path)))
+    assert (data.part("train").count, data.part("test").open().name(0)) == (1, image.replace("a", "b"))
+
+
 def test_names_that_differ_in_their_suffix_only_are_an_error(tmp_path):
     name = build(tmp_path, "NUDT-SIRST, 50_50")
     cv2.imwrite(str(tmp_path / "NUDT-SIRST" / "images" / "000001.bmp"), _draw(0)[0])

@@ -1,0 +1,72 @@
+"""Several runs in one command: ``key=a,b`` and ``key=[a,b]``."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from sam_spl.cli.flags import explain
+from sam_spl.errors import ConfigError
+from sam_spl.files import config_folder
+
+
+def as_union(overrides: Sequence[str]) -> list[str]:
+    """``dataset=[a,b]`` of training: the two as one set."""
+    return [
+        word
+        for override in overrides
+        for word in (
+            ["dataset=union", f"dataset.members={override.removeprefix('dataset=')}"]
+            if override.startswith("dataset=[")
+            else [override]
+        )
+    ]
+
+
+def as_sweep(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """``key=[a,b]`` of testing: one after the other, as ``key=a,b``."""
+    spread = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        value = value.strip("'") if key in keys and value.startswith("'[") else value  # a flag's value is quoted
+        spread.append(f"{key}={value[1:-1]}" if key in keys and value.startswith("[") else override)
+    return spread
+
+
+def jobs(overrides: Sequence[str], *, multirun: bool) -> dict[str, list[str]]:
+    """One list of overrides for each combination of the values that are swept, as ``model=a,b``, by what is special.
+
+    Raises:
+        ConfigError: several values for a key, but no ``multirun``; or an override that Hydra cannot read.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(explain(error, "")) from error
+    swept = [word for word in parsed if word.is_sweep_override()]
+    if not swept:
+        return {"": list(overrides)}
+    if not multirun:
+        raise ConfigError(
+            f"{swept[0].input_line}: several values. Add -m to run one after the other, or write "
+            f"{swept[0].key_or_group}=[...] for a list."
+        )
+    fixed = [str(word.input_line) for word in parsed if not word.is_sweep_override()]
+    choices = [[(word, value) for value in word.sweep_string_iterator()] for word in swept]
+    return {
+        "-".join(_label(word.key_or_group, value) for word, value in combination): [
+            *fixed,
+            *(f"{word.get_key_element()}={value}" for word, value in combination),
+        ]
+        for combination in itertools.product(*choices)
+    }
+
+
+def _label(key: str, value: str) -> str:
+    """How a swept value is called in a folder's name."""
+    value = re.sub(r"[^\w.+-]+", "_", value.rstrip("/").rpartition("/")[2].strip("'"))
+    return value if (config_folder() / key).is_dir() or key == "weights" else f"{key.rpartition('.')[2]}={value}"

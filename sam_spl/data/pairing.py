@@ -1,0 +1,138 @@
+"""Which files of a folder are images, and which of them are masks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sam_spl.errors import InputError
+
+IMAGE_SUFFIXES = {".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff"}
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "mixed", "irstd1k_img")
+_MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations/masks", "irstd1k_label")
+_MASK_ENDINGS = ("", "_pixels0", "_mask", "_label")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The image and mask files of a folder.
+
+    Attributes:
+        images: name -> file; in nested folders the name is the path below the image folder, ``44/1(814)``.
+        masks: stem -> file, likewise.
+    """
+
+    images: Mapping[str, Path]
+    masks: Mapping[str, Path]
+    _image_of: Mapping[str, str]
+    _mask_of: Mapping[str, Path]
+
+    @classmethod
+    def below(cls, root: Path) -> Files:
+        """Find them: ``images/`` and ``masks/`` in any spelling, or images with ``*_mask`` files among them.
+
+        Raises:
+            InputError: no image, or no mask at all.
+        """
+        image_folder, mask_folder = _folder(root, _IMAGE_FOLDERS), _folder(root, _MASK_FOLDERS)
+        images = files_below(image_folder) if image_folder else files_below(root, nested=False)
+        if not images:
+            raise InputError(f"dataset: {root} has no images/ folder (or images/ is empty).")
+        if mask_folder:
+            masks = files_below(mask_folder)
+        else:  # both in one folder
+            masks = {name: path for name, path in images.items() if _image_name(name) in images}
+            images = {name: path for name, path in images.items() if name not in masks}
+        if not masks:
+            raise InputError(f"dataset: {root} has no masks/ folder beside its images (or it is empty).")
+        return cls.of(images, masks)
+
+    @classmethod
+    def of(cls, images: Mapping[str, Path], masks: Mapping[str, Path]) -> Files:
+        """Image files by name and mask files by stem."""
+        return cls(images, masks, _by_last_part({name: name for name in images}), _by_last_part(masks))
+
+    def image_name(self, listed: str) -> str | None:
+        """The image that a line of a list means; None if there is none.
+
+        A line may lack the folders that an image lies in, or have some more (``images/1``). A line of another folder
+        means another image: sequences number their frames alike.
+        """
+        last = listed.rpartition("/")[2]
+        names = (listed, listed.partition("/")[2], last if "/" in listed else self._image_of.get(last, ""))
+        return next((name for name in names if name in self.images), None)
+
+    def mask(self, name: str) -> Path | None:
+        """The mask of an image; None if there is none. Of images and masks one kind may lie in folders alone."""
+        last = name.rpartition("/")[2]
+        if "/" in name:
+            others = self.masks if self._image_of.get(last) == name else {}
+        else:
+            others = self._mask_of
+        for stem, masks in ((name, self.masks), (last, others)):
+            for ending in _MASK_ENDINGS:
+                if stem + ending in masks:
+                    return masks[stem + ending]
+        return None
+
+
+def has_images(root: str | Path) -> bool:
+    """Whether a folder is a data set itself: it holds images in one of the known layouts."""
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        return False
+    if _folder(root, _IMAGE_FOLDERS) is not None or any(_image_name(name) for name in files_below(root, nested=False)):
+        return True
+    return any(
+        child.is_dir() and child.name.lower() in ("train", "trainval", "test") and has_images(child)
+        for child in root.iterdir()
+    )
+
+
+def files_below(folder: Path, *, nested: bool = True) -> dict[str, Path]:
+    """Image files by their path below ``folder`` without suffix.
+
+    Raises:
+        InputError: two files differ in their suffix only.
+    """
+    paths = folder.rglob("*") if nested else folder.iterdir()
+    files: dict[str, Path] = {}
+    for path in sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in files:
+            raise InputError(
+                f"dataset: {files[name]} and {path.name} differ in their suffix only. Keep one of the two."
+            )
+        files[name] = path
+    return files
+
+
+def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The first folder of ``names`` (in any case, ``a/b`` for one inside another) that holds an image."""
+    candidates = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir()}
+    for name in names:
+        outer, _, inner = name.partition("/")
+        folder = candidates.get(outer)
+        if folder and inner:
+            folder = next((child for child in folder.iterdir() if child.name.lower() == inner), None)
+        if folder and folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*.*")):
+            return folder
+    return None
+
+
+def _image_name(mask: str) -> str:
+    """The image that a mask among the images belongs to; empty for what is called as no mask."""
+    return next((mask.removesuffix(ending) for ending in _MASK_ENDINGS if ending and mask.endswith(ending)), "")
+
+
+def _by_last_part(paths: Mapping[str, T]) -> dict[str, T]:
+    """Last part of a nested name -> value, where it is unique."""
+    last: dict[str, list[T]] = defaultdict(list)
+    for name, value in paths.items():
+        last[name.rpartition("/")[2]].append(value)
+    return {name: values[0] for name, values in last.items() if len(values) == 1}
