@@ -70,10 +70,8 @@ class Files:
     def mask(self, name: str) -> Path | None:
         """The mask of an image; None if there is none. Of images and masks one kind may lie in folders alone."""
         last = name.rpartition("/")[2]
-        if "/" in name:
-            others = self.masks if self._image_of.get(last) == name else {}
-        else:
-            others = self._mask_of
+        flat = self.masks if self._image_of.get(last) == name else {}
+        others = flat if "/" in name else self._mask_of
         for stem, masks in ((name, self.masks), (last, others)):
             for ending in _MASK_ENDINGS:
                 if stem + ending in masks:
