@@ -96,7 +96,10 @@ _MULTIRUN = ("-m", "--multirun")
 
 
 def _one_after_the_other(names: list[str], one: Any, world: World) -> None:
-    """Run all; what fails does not keep the rest from running. Several results end in one table."""
+    """Run all; what fails does not keep the rest from running. Several results end in one table.
+
+    Of several processes one may fail alone, and the others would wait for it: then a failure ends them all.
+    """
     reports, failed = [], {}
     for count, name in enumerate(names, 1):
         if len(names) > 1 and world.main:
@@ -104,7 +107,7 @@ def _one_after_the_other(names: list[str], one: Any, world: World) -> None:
         try:
             reports += one(name)
         except UserError as error:
-            if len(names) == 1:
+            if len(names) == 1 or world.size > 1:
                 raise
             failed[name] = error
             print(f"error: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from sam_spl.cli.flags import explain
+from sam_spl.cli.flags import explain, quote
 from sam_spl.errors import ConfigError
 from sam_spl.files import config_folder
 
@@ -32,8 +32,11 @@ def as_sweep(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
     spread = []
     for override in overrides:
         key, _, value = override.partition("=")
-        value = value.strip("'") if key in keys and value.startswith("'[") else value  # a flag's value is quoted
-        spread.append(f"{key}={value[1:-1]}" if key in keys and value.startswith("[") else override)
+        value = value.strip("'") if value.startswith("'[") else value  # a flag's value is quoted
+        if key in keys and value.startswith("["):
+            names = (name.strip() for name in value[1:-1].split(","))
+            override = f"{key}={','.join(quote(name) if key == 'weights' else name for name in names)}"
+        spread.append(override)
     return spread
 
 

@@ -152,11 +152,11 @@ def test_every_combination_of_a_sweep_is_a_run():
 def test_lists_are_a_union_in_training_and_one_after_the_other_in_testing():
     words = overrides_from(["--dataset", "[SIRST,nudt]"], TRAIN_FLAGS)
     assert as_union(words) == ["dataset=union", "dataset.members=[sirst,nudt_sirst]"]
-    words = overrides_from(["dataset=[SIRST,nudt]", "--weights", "[a/x,b/y z]"], TEST_FLAGS)
-    assert as_sweep(words, ("dataset", "weights")) == ["dataset=sirst,nudt_sirst", "weights=a/x,b/y z"]
+    words = overrides_from(["dataset=[SIRST,nudt]", "--weights", "[a/x,b/y (z)]"], TEST_FLAGS)
+    assert as_sweep(words, ("dataset", "weights")) == ["dataset=sirst,nudt_sirst", "weights='a/x','b/y (z)'"]
     assert list(jobs(as_sweep(words, ("dataset", "weights")), multirun=True)) == [
         "sirst-x",
-        "sirst-y_z",
+        "sirst-y_z_",
         "nudt_sirst-x",
-        "nudt_sirst-y_z",
+        "nudt_sirst-y_z_",
     ]
