@@ -178,6 +178,7 @@ def help_text(command: str, flags: dict[str, str | None]) -> str:
     """``--help``: flags, groups and examples."""
     width = max(map(len, flags))
     lines = [f"  {flag:<{width}}  {key or 'accepted, set by torchrun'}" for flag, key in flags.items()]
+    lines.append(f"  {'-m':<{width}}  one run for each combination of what is given as key=a,b")
     groups = [
         f"  {folder.name:<10} {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}"
         for folder in sorted(config_folder().iterdir())
@@ -200,6 +201,7 @@ def help_text(command: str, flags: dict[str, str | None]) -> str:
             "--weights ./checkpoints/NUDT-SIRST.pt --device cuda:0",
             "python testing.py dataset=sirst dataset.lists=50_50 weights=./checkpoints/my_run",
             "python testing.py dataset=[sirst,nudt_sirst] weights=[checkpoints/a,checkpoints/b]   # one table",
+            "python testing.py dataset=sirst weights=checkpoints/a protocols=[native,sam_spl] figures=4",
         ],
     }[command]
     return "\n".join(
