@@ -60,7 +60,7 @@ def score(argv: list[str]) -> None:
         "weights": {"model": title, "file": str(options.predictions / "*")},
         "dataset": {
             "name": options.masks.resolve().parent.name,
-            "lists": str(options.list or "all masks"),
+            "lists": "/".join(options.list.parts[-2:]) if options.list else "all masks",
             "split": "test",
             "where": str(options.masks),
         },
@@ -111,10 +111,12 @@ def _pairs(folder: Path, mask_folder: Path, names: Path | None) -> tuple[dict[st
 
 
 def _at(prob: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map at another size (H, W), bilinear."""
+    """A map at another size (H, W), interpolated as logits, as testing does."""
     if prob.shape == size:
         return prob
-    return cv2.resize(prob.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+    inside = np.clip(prob.astype(np.float64), 1e-7, 1 - 1e-7)
+    logits = cv2.resize(np.log(inside / (1 - inside)), size[::-1], interpolation=cv2.INTER_LINEAR)
+    return 1 / (1 + np.exp(-logits))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="folder to write into (default: scores/NAME)")
     parser.add_argument("--protocols", nargs="+", default=["native"], help=f"of {', '.join(PROTOCOLS)}")
     parser.add_argument("--image_size", type=int, default=256, help="of protocols at the network's input")
-    parser.add_argument("--resize", action="store_true", help="resize predictions to their masks, bilinear")
+    parser.add_argument("--resize", action="store_true", help="resize predictions to their masks")
     parser.add_argument(
         "--scale", type=float, help="what stands for one in image files (default: 255, or 1 if none is larger)"
     )

@@ -18,6 +18,7 @@ from scipy.io import savemat
 from sam_spl.cli import commands
 from sam_spl.cli.errors import run
 from sam_spl.data.synthetic import SyntheticSource
+from sam_spl.engine.evaluator import probability
 from sam_spl.inference import report as report_module
 from sam_spl.inference.figures import write_figures
 from sam_spl.inference.report import Sample, live_figures, write_report
@@ -252,6 +253,24 @@ def test_scoring_files_gives_what_testing_gave(tested, tmp_path, form):
         for key in ("hiou", "curves", "pd_by_size"):
             assert theirs["details"][key] == ours["details"][key]
         assert theirs["protocols"]["datransnet"]["scores"] == ours["protocols"]["datransnet"]["scores"]
+
+
+def test_maps_of_another_size_are_interpolated_as_testing_does(predicted, tmp_path):
+    samples, probs = predicted
+    for folder in ("maps", "masks"):
+        (tmp_path / folder).mkdir()
+    for k, (sample, prob) in enumerate(zip(samples, probs, strict=True)):
+        np.save(tmp_path / "maps" / f"{k}.npy", np.clip(prob, 1e-4, 1 - 1e-4))
+        cv2.imwrite(str(tmp_path / "masks" / f"{k}.png"), sample.mask.astype(np.uint8) * 255)
+    words = ["--predictions", tmp_path / "maps", "--masks", tmp_path / "masks", "--output", tmp_path / "out"]
+    _score(*words, "--protocols", "native", "mshnet", "--bootstrap", 0)
+    logits = [torch.from_numpy(np.clip(prob, 1e-4, 1 - 1e-4)).logit()[None] for prob in probs]
+    metric = ProtocolMetric(protocols_named(["mshnet"]))
+    metric.update(range(8), [{"256": probability(x, (256, 256))} for x in logits], [s.mask for s in samples])
+    expected = scores(metric.counts(), PROTOCOLS["mshnet"])
+    result = json.loads((tmp_path / "out" / "results.json").read_text())["protocols"]["mshnet"]["scores"]
+    for key in ("iou", "niou", "f1", "pd", "fa"):
+        assert result[key] == pytest.approx(getattr(expected, key), abs=1e-4)
 
 
 def _other_size(folder: Path) -> None:
