@@ -34,9 +34,10 @@ from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.data.transforms import AUGMENTATIONS
 from sam_spl.engine.distributed import World, pick_device, pick_precision
 from sam_spl.engine.losses import SegmentationLoss
-from sam_spl.metrics import PROTOCOLS, ProtocolMetric, count_image, protocols_named
+from sam_spl.metrics import PROTOCOLS, count_image, protocols_named
 from sam_spl.metrics.curves import curve_counts
 from sam_spl.metrics.hiou import count_hierarchical
+from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.metrics.target import components
 from sam_spl.models import hiera
 from sam_spl.models.registry import build_model

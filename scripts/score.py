@@ -20,15 +20,14 @@ import numpy as np
 from tqdm import tqdm
 
 from sam_spl.cli.errors import run
-from sam_spl.cli.test import versions
 from sam_spl.data.dataset import read_mask
 from sam_spl.data.layout import read_list
 from sam_spl.data.pairing import Files, files_below
 from sam_spl.errors import InputError
 from sam_spl.files import write_text
 from sam_spl.inference.predictions import find_predictions, full_scale, read_prediction
-from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table
-from sam_spl.metrics import PROTOCOLS, ProtocolMetric, protocols_named, scores
+from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table, versions
+from sam_spl.metrics import PROTOCOLS, Counter, protocols_named, scores
 
 
 def score(argv: list[str]) -> None:
@@ -37,7 +36,7 @@ def score(argv: list[str]) -> None:
     protocols = protocols_named(options.protocols)
     predictions, masks = _pairs(options.predictions, options.masks, options.list)
     scale = full_scale(predictions.values()) if options.scale is None else options.scale
-    metric = ProtocolMetric(protocols, detailed=True)
+    counter, rows = Counter(protocols, detailed=True), []
     names = list(predictions)
     for index, name in enumerate(tqdm(names, desc="scoring", unit="img", disable=None)):
         prob, mask = read_prediction(predictions[name], scale=scale, logits=options.logits), read_mask(masks[name])
@@ -48,10 +47,10 @@ def score(argv: list[str]) -> None:
             )
         prob = _at(prob, mask.shape)
         sizes = {"own": mask.shape, "input": (options.image_size, options.image_size)}
-        maps = {r: _at(prob, sizes.get(r) or (int(r), int(r))) for r in metric.resolutions}
-        metric.update([index], [maps], [mask])
+        maps = {r: _at(prob, sizes.get(r) or (int(r), int(r))) for r in counter.resolutions}
+        rows.append(counter.row(index, maps, mask))
 
-    counts = metric.counts()
+    counts = counter.unpack(np.array(rows))
     title = options.name or options.predictions.resolve().name
     report = {
         **summarise(

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-import sam_spl
 from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet
 from sam_spl.engine.distributed import World
@@ -24,7 +23,7 @@ from sam_spl.inference.predictions import write_prediction
 from sam_spl.inference.predictor import Predictor
 from sam_spl.inference.render import overlay, write_png
 from sam_spl.inference.report import Sample, write_report
-from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table, worst
+from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table, versions, worst
 from sam_spl.metrics import protocols_named, scores
 from sam_spl.metrics.curves import STEPS, levels
 from sam_spl.models.checkpoints import find_weights, load_model, sha256
@@ -129,11 +128,6 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
     written = [name for name in ("report.html", "figures", "overlays", "predictions") if (folder / name).exists()]
     print(f"{', '.join(['results.json', 'images.csv', *written])} are in {folder}")
     return report
-
-
-def versions() -> dict[str, str]:
-    """What computed a result."""
-    return {"sam_spl": sam_spl.__version__, "torch": torch.__version__, "opencv": cv2.__version__}
 
 
 def _about(

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from sam_spl.data.dataset import EvaluationSet, collate_evaluation
 from sam_spl.engine.distributed import World
 from sam_spl.errors import InputError
-from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, ProtocolMetric
+from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol
+from sam_spl.metrics.meter import ProtocolMetric
 
 
 def evaluate(

@@ -16,7 +16,7 @@ from sam_spl.data.dataset import Image, Mask
 from sam_spl.files import write_text
 from sam_spl.inference.render import stretch
 from sam_spl.metrics.curves import STEPS, detections
-from sam_spl.metrics.meter import DatasetCounts
+from sam_spl.metrics.dataset_counts import DatasetCounts
 from sam_spl.metrics.protocols import PROTOCOLS, columns, figures
 from sam_spl.metrics.target import components
 

@@ -6,14 +6,17 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib import metadata
 from typing import Any
 
+import cv2
 import numpy as np
 
+import sam_spl
 from sam_spl.metrics.bootstrap import intervals
 from sam_spl.metrics.counts import ImageCounts
 from sam_spl.metrics.curves import THRESHOLDS, curve_figures
-from sam_spl.metrics.meter import OWN, DatasetCounts, percent, scores
+from sam_spl.metrics.dataset_counts import OWN, DatasetCounts, percent, scores
 from sam_spl.metrics.protocols import (
     PROTOCOLS,
     Columns,
@@ -123,6 +126,11 @@ def _images(names: Sequence[str], of: Columns) -> list[dict[str, Any]]:
     }
     rows = np.stack([of[column] for column in keys.values()], 1).astype(np.int64).tolist()
     return [{"name": name, **dict(zip(keys, row, strict=True))} for name, row in zip(names, rows, strict=True)]
+
+
+def versions() -> dict[str, str]:
+    """What computed a result."""
+    return {"sam_spl": sam_spl.__version__, "torch": metadata.version("torch"), "opencv": cv2.__version__}
 
 
 def worst(counts: DatasetCounts, number: int | None = None) -> list[int]:

@@ -1,15 +1,18 @@
-"""Counts that add up over batches, processes and shards; ratios are taken once, at the end."""
+"""Counts that add up over batches, processes and shards; ratios are taken once, at the end.
+
+``meter.py``, which gathers them over processes, is imported by itself: torchmetrics takes seconds to import.
+"""
 
 from sam_spl.metrics.counts import ImageCounts, count_image
-from sam_spl.metrics.meter import DatasetCounts, ProtocolMetric, Scores, scores
+from sam_spl.metrics.dataset_counts import Counter, DatasetCounts, Scores, scores
 from sam_spl.metrics.protocols import PROTOCOLS, Protocol, protocols_named
 
 __all__ = [
     "PROTOCOLS",
+    "Counter",
     "DatasetCounts",
     "ImageCounts",
     "Protocol",
-    "ProtocolMetric",
     "Scores",
     "count_image",
     "protocols_named",

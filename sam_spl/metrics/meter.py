@@ -1,126 +1,26 @@
-"""Per-image counts over batches, processes and shards, and the scores of a data set."""
+"""Per-image counts over batches and processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from sam_spl.metrics.counts import ImageCounts, count_image
-from sam_spl.metrics.curves import CURVE_FIELDS, STEPS, curve_counts
-from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
-from sam_spl.metrics.protocols import PROTOCOLS, Columns, Protocol, View, columns, figures
-from sam_spl.metrics.target import components
-
-Prob = NDArray[np.floating[Any]]  # (H, W) in [0, 1]
-Mask = NDArray[np.bool_]
-OWN = View("own")
-THRESHOLD = 0.5
-
-
-@dataclass(frozen=True)
-class DatasetCounts:
-    """What every image of a data set adds; sums of rows are counts of the data set, whatever scored them.
-
-    Attributes:
-        indices: (images,) of the images in their data set.
-        views: view -> (images, fields of :class:`ImageCounts`).
-        hierarchical: (images, fields of :class:`HierarchicalCounts`), at the images' own size; None if not counted.
-        curves: (images, 200, 5) by threshold, likewise.
-    """
-
-    indices: NDArray[np.int64]
-    views: dict[View, NDArray[np.float64]] = field(repr=False)
-    hierarchical: NDArray[np.float64] | None = field(default=None, repr=False)
-    curves: NDArray[np.float64] | None = field(default=None, repr=False)
-
-    @classmethod
-    def of(cls, counts: Iterable[ImageCounts], view: View = OWN) -> DatasetCounts:
-        """The rows of one view."""
-        rows = np.array([tuple(count) for count in counts], float).reshape(-1, len(ImageCounts._fields))
-        return cls(np.arange(len(rows)), {view: rows})
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def images(self, view: View = OWN) -> list[ImageCounts]:
-        """The counts of each image."""
-        return [ImageCounts(*row) for row in self.views[view].astype(np.int64).tolist()]
-
-    def hierarchical_columns(self) -> Columns:
-        """:class:`HierarchicalCounts` by name."""
-        assert self.hierarchical is not None
-        return {name: self.hierarchical[:, k] for k, name in enumerate(HierarchicalCounts._fields)}
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The figures of one data set under one protocol, in [0, 1]; None where undefined (see :func:`scores`)."""
-
-    iou: float | None
-    niou: float | None
-    f1: float | None
-    precision: float | None
-    recall: float | None
-    pixel_accuracy: float | None
-    pd: float | None
-    fa: float | None
-    images: int
-    targets: int
-    detected: int
-    false_alarms: int
-
-    def line(self) -> str:
-        """The line that the published code prints: percent, and Fa in 1e-6 per pixel."""
-        return (
-            f"IoU = {percent(self.iou)} | F1 = {percent(self.f1)} | nIoU = {percent(self.niou)} | "
-            f"Pd = {percent(self.pd)} | Fa = {'-' if self.fa is None else f'{self.fa * 1e6:.2f}'}"
-        )
-
-
-def scores(counts: DatasetCounts, protocol: Protocol = PROTOCOLS["native"], *, empty: float | None = None) -> Scores:
-    """Ratios of summed counts.
-
-    Under ``native`` an empty mask with an empty prediction adds nothing to IoU and 1 to the mean of nIoU. Without any
-    target in the data set Pd and pixel accuracy are None; without images everything is.
-
-    Args:
-        counts: of every image, with the views that the protocol needs.
-        protocol: the declaration.
-        empty: as in :func:`sam_spl.metrics.protocols.columns`.
-    """
-    sums = {name: column.sum() for name, column in columns(protocol, counts.views, empty=empty).items()}
-    ratios = {name: None if np.isnan(value) else float(value) for name, value in figures(sums).items()}
-    return Scores(
-        **ratios,
-        images=len(counts),
-        targets=int(sums["targets"]),
-        detected=int(sums["detected"]),
-        false_alarms=int(sums["false_alarms"]),
-    )
-
-
-def percent(value: float | None) -> str:
-    """A ratio as percent with two decimals; a dash where it is undefined."""
-    return "-" if value is None else f"{100 * value:.2f}"
+from sam_spl.metrics.dataset_counts import Counter, DatasetCounts, Mask, Prob
+from sam_spl.metrics.protocols import PROTOCOLS, Protocol
 
 
 class ProtocolMetric(Metric):
-    """Per-image counts under several protocols, gathered by torchmetrics when computed.
+    """Rows of a :class:`~sam_spl.metrics.dataset_counts.Counter`, gathered by torchmetrics when computed.
 
     ``update`` takes the image's index in the data set, so that every figure can be traced to its images and an image
     that two processes scored would be counted once.
 
     Args:
-        protocols: what to count for. Each image is labelled once for each resolution and threshold among them.
+        protocols: what to count for.
         detailed: count for hIoU and for curves as well.
     """
 
@@ -129,58 +29,27 @@ class ProtocolMetric(Metric):
 
     def __init__(self, protocols: Sequence[Protocol] = (PROTOCOLS["native"],), *, detailed: bool = False) -> None:
         super().__init__()
-        self.views = list(dict.fromkeys([*([OWN] if detailed else []), *(v for p in protocols for v in p.views)]))
-        self.detailed = detailed
+        self.counter = Counter(protocols, detailed=detailed)
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     @property
     def resolutions(self) -> list[str]:
         """The resolutions that ``update`` needs a map at."""
-        return list(dict.fromkeys(view.resolution for view in self.views))
+        return self.counter.resolutions
 
     def update(self, indices: Sequence[int], probs: Sequence[Mapping[str, Prob]], masks: Sequence[Mask]) -> None:
         """Add images: their indices, probability maps by resolution, and masks (H, W) at the image's own size.
 
         A process that may have no image at all adds none once: it then gathers zero rows like any other number.
         """
-        rows = [
-            [float(index), *self._count(prob, mask)] for index, prob, mask in zip(indices, probs, masks, strict=True)
-        ]
-        width = 1 + len(self.views) * len(ImageCounts._fields)
-        if self.detailed:
-            width += len(HierarchicalCounts._fields) + STEPS * len(CURVE_FIELDS)
-        self.rows.append(torch.tensor(rows, dtype=torch.float64, device=self.device).reshape(-1, width))
-
-    def _count(self, probs: Mapping[str, Prob], mask: Mask) -> list[float]:
-        row: list[float] = []
-        targets = {r: components(resized(mask, probs[r].shape)) for r in self.resolutions}  # type: ignore[arg-type]
-        for view in self.views:
-            prob, of_mask = probs[view.resolution], targets[view.resolution]
-            pred = (prob / max(prob.max(initial=0), 1e-38) if view.relative else prob) > THRESHOLD
-            found = components(pred)
-            row += count_image(pred, resized(mask, prob.shape), predictions=found, targets=of_mask)  # type: ignore[arg-type]
-            if self.detailed and view == OWN:
-                details = [*count_hierarchical(found, of_mask), *curve_counts(prob, mask, of_mask).ravel().tolist()]
-        return [*row, *details] if self.detailed else row
+        rows = [self.counter.row(*image) for image in zip(indices, probs, masks, strict=True)]
+        tensor = torch.tensor(rows, dtype=torch.float64, device=self.device)
+        self.rows.append(tensor.reshape(-1, self.counter.width))
 
     def compute(self) -> Tensor:
-        """All rows, of every process: the index, the counts of each view, and the details."""
+        """All rows, of every process."""
         return dim_zero_cat(self.rows)
 
     def counts(self) -> DatasetCounts:
-        """The rows by name, in the order of the data set, of every process; of an image counted twice one."""
-        rows = self.compute().cpu().numpy()
-        indices, first = np.unique(rows[:, 0].astype(np.int64), return_index=True)
-        rows, fields = rows[first, 1:], len(ImageCounts._fields)
-        views = {view: rows[:, k * fields : (k + 1) * fields] for k, view in enumerate(self.views)}
-        if not self.detailed:
-            return DatasetCounts(indices, views)
-        hierarchical, curves = np.split(rows[:, len(self.views) * fields :], [len(HierarchicalCounts._fields)], axis=1)
-        return DatasetCounts(indices, views, hierarchical, curves.reshape(-1, STEPS, len(CURVE_FIELDS)))
-
-
-def resized(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A mask at another resolution (H, W): nearest, and binary still."""
-    if mask.shape == size:
-        return mask
-    return cv2.resize(mask.view(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        """All rows by name, in the order of the data set."""
+        return self.counter.unpack(self.compute().cpu().numpy())

@@ -23,9 +23,10 @@ from sam_spl.inference import report as report_module
 from sam_spl.inference.figures import write_figures
 from sam_spl.inference.report import Sample, live_figures, write_report
 from sam_spl.inference.results import summarise, worst
-from sam_spl.metrics import PROTOCOLS, ProtocolMetric, protocols_named, scores
+from sam_spl.metrics import PROTOCOLS, protocols_named, scores
 from sam_spl.metrics.curves import levels
-from sam_spl.metrics.meter import percent
+from sam_spl.metrics.dataset_counts import percent
+from sam_spl.metrics.meter import ProtocolMetric
 from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

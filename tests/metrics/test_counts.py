@@ -9,7 +9,8 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 
-from sam_spl.metrics import DatasetCounts, ProtocolMetric, count_image, scores
+from sam_spl.metrics import DatasetCounts, count_image, scores
+from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.metrics.target import components
 from tests.conftest import GOLDEN
 

@@ -1,0 +1,165 @@
+"""What each image of a data set adds, and the scores of the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_spl.metrics.counts import ImageCounts, count_image
+from sam_spl.metrics.curves import CURVE_FIELDS, STEPS, curve_counts
+from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
+from sam_spl.metrics.protocols import PROTOCOLS, Columns, Protocol, View, columns, figures
+from sam_spl.metrics.target import components
+
+Prob = NDArray[np.floating[Any]]  # (H, W) in [0, 1]
+Mask = NDArray[np.bool_]
+OWN = View("own")
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class DatasetCounts:
+    """What every image of a data set adds; sums of rows are counts of the data set, whatever scored them.
+
+    Attributes:
+        indices: (images,) of the images in their data set.
+        views: view -> (images, fields of :class:`ImageCounts`).
+        hierarchical: (images, fields of :class:`HierarchicalCounts`), at the images' own size; None if not counted.
+        curves: (images, 200, 5) by threshold, likewise.
+    """
+
+    indices: NDArray[np.int64]
+    views: dict[View, NDArray[np.float64]] = field(repr=False)
+    hierarchical: NDArray[np.float64] | None = field(default=None, repr=False)
+    curves: NDArray[np.float64] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, counts: Iterable[ImageCounts], view: View = OWN) -> DatasetCounts:
+        """The rows of one view."""
+        rows = np.array([tuple(count) for count in counts], float).reshape(-1, len(ImageCounts._fields))
+        return cls(np.arange(len(rows)), {view: rows})
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def images(self, view: View = OWN) -> list[ImageCounts]:
+        """The counts of each image."""
+        return [ImageCounts(*row) for row in self.views[view].astype(np.int64).tolist()]
+
+    def hierarchical_columns(self) -> Columns:
+        """:class:`HierarchicalCounts` by name."""
+        assert self.hierarchical is not None
+        return {name: self.hierarchical[:, k] for k, name in enumerate(HierarchicalCounts._fields)}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The figures of one data set under one protocol, in [0, 1]; None where undefined (see :func:`scores`)."""
+
+    iou: float | None
+    niou: float | None
+    f1: float | None
+    precision: float | None
+    recall: float | None
+    pixel_accuracy: float | None
+    pd: float | None
+    fa: float | None
+    images: int
+    targets: int
+    detected: int
+    false_alarms: int
+
+    def line(self) -> str:
+        """The line that the published code prints: percent, and Fa in 1e-6 per pixel."""
+        return (
+            f"IoU = {percent(self.iou)} | F1 = {percent(self.f1)} | nIoU = {percent(self.niou)} | "
+            f"Pd = {percent(self.pd)} | Fa = {'-' if self.fa is None else f'{self.fa * 1e6:.2f}'}"
+        )
+
+
+def scores(counts: DatasetCounts, protocol: Protocol = PROTOCOLS["native"], *, empty: float | None = None) -> Scores:
+    """Ratios of summed counts.
+
+    Under ``native`` an empty mask with an empty prediction adds nothing to IoU and 1 to the mean of nIoU. Without any
+    target in the data set Pd and pixel accuracy are None; without images everything is.
+
+    Args:
+        counts: of every image, with the views that the protocol needs.
+        protocol: the declaration.
+        empty: as in :func:`sam_spl.metrics.protocols.columns`.
+    """
+    sums = {name: column.sum() for name, column in columns(protocol, counts.views, empty=empty).items()}
+    ratios = {name: None if np.isnan(value) else float(value) for name, value in figures(sums).items()}
+    return Scores(
+        **ratios,
+        images=len(counts),
+        targets=int(sums["targets"]),
+        detected=int(sums["detected"]),
+        false_alarms=int(sums["false_alarms"]),
+    )
+
+
+def percent(value: float | None) -> str:
+    """A ratio as percent with two decimals; a dash where it is undefined."""
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+class Counter:
+    """Counts an image under several protocols: one row of numbers, to be added, gathered and unpacked again.
+
+    Args:
+        protocols: what to count for. Each image is labelled once for each resolution and threshold among them.
+        detailed: count for hIoU and for curves as well, at the images' own size.
+    """
+
+    def __init__(self, protocols: Sequence[Protocol] = (PROTOCOLS["native"],), *, detailed: bool = False) -> None:
+        self.views = list(dict.fromkeys([*([OWN] if detailed else []), *(v for p in protocols for v in p.views)]))
+        self.detailed = detailed
+
+    @property
+    def resolutions(self) -> list[str]:
+        """The resolutions that :meth:`row` needs a map at."""
+        return list(dict.fromkeys(view.resolution for view in self.views))
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row."""
+        details = len(HierarchicalCounts._fields) + STEPS * len(CURVE_FIELDS) if self.detailed else 0
+        return 1 + len(self.views) * len(ImageCounts._fields) + details
+
+    def row(self, index: int, probs: Mapping[str, Prob], mask: Mask) -> list[float]:
+        """The row of one image: its index in the data set, probability maps by resolution, mask at its own size."""
+        row: list[float] = [float(index)]
+        details: list[float] = []
+        targets = {r: components(resized(mask, probs[r].shape)) for r in self.resolutions}  # type: ignore[arg-type]
+        for view in self.views:
+            prob, of_mask = probs[view.resolution], targets[view.resolution]
+            pred = (prob / max(prob.max(initial=0), 1e-38) if view.relative else prob) > THRESHOLD
+            found = components(pred)
+            row += count_image(pred, resized(mask, prob.shape), predictions=found, targets=of_mask)  # type: ignore[arg-type]
+            if self.detailed and view == OWN:
+                details = [*count_hierarchical(found, of_mask), *curve_counts(prob, mask, of_mask).ravel().tolist()]
+        return [*row, *details]
+
+    def unpack(self, rows: NDArray[np.float64]) -> DatasetCounts:
+        """Rows by name, in the order of the data set; of an image counted twice one."""
+        rows = np.asarray(rows, np.float64).reshape(-1, self.width)
+        indices, first = np.unique(rows[:, 0].astype(np.int64), return_index=True)
+        rows, fields = rows[first, 1:], len(ImageCounts._fields)
+        views = {view: rows[:, k * fields : (k + 1) * fields] for k, view in enumerate(self.views)}
+        if not self.detailed:
+            return DatasetCounts(indices, views)
+        hierarchical, curves = np.split(rows[:, len(self.views) * fields :], [len(HierarchicalCounts._fields)], axis=1)
+        return DatasetCounts(indices, views, hierarchical, curves.reshape(-1, STEPS, len(CURVE_FIELDS)))
+
+
+def resized(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A mask at another resolution (H, W): nearest, and binary still."""
+    if mask.shape == size:
+        return mask
+    return cv2.resize(mask.view(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
