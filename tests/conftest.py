@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
@@ -66,6 +68,23 @@ def write_folder(
     for name, indices in (lists or {}).items():
         (root / f"{name}.txt").write_text("\n".join(f"im_{index}" for index in indices))
     return root
+
+
+def write_palette_png(path: Path, indices: np.ndarray, palette: np.ndarray) -> None:
+    """A PNG of colour type 3, which OpenCV does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = indices.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in indices)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
+        + chunk(b"PLTE", palette.tobytes())
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.fixture

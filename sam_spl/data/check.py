@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -57,7 +58,7 @@ def examine(item: Item, role: str) -> Facts:
         facts.fault = str(error).removeprefix("dataset: ")
         return facts
     facts.size, facts.mask_size = image.shape[:2], mask.shape[:2]
-    facts.mode = _mode(stored, image)
+    facts.mode = _mode(item.image, stored, image)
     flat = mask if mask.ndim == 2 else mask[..., :3].max(-1)
     facts.mask_values = tuple(np.flatnonzero(np.bincount(flat.ravel()))[:8].tolist())
     grey = image if image.ndim == 2 else image.mean(-1)
@@ -209,10 +210,14 @@ def _verdict(report: dict[str, Any], counts: str, published: Sequence[str]) -> t
     return wrong, noteworthy
 
 
-def _mode(stored: NDArray[Any], image: NDArray[Any]) -> str:
-    """Grey, colour or grey stored as colour; alpha; bits."""
+def _mode(path: Path, stored: NDArray[Any], image: NDArray[Any]) -> str:
+    """Grey, colour or grey stored as colour; palette; alpha; bits."""
+    with path.open("rb") as stream:
+        palette = stream.read(26)[25:] == b"\3" and path.suffix.lower() == ".png"  # colour type of the PNG header
     channels = 1 if stored.ndim == 2 else stored.shape[2]
-    kind = "grey" if channels == 1 else "grey stored as colour" if image.ndim == 2 else "colour"
+    kind = (
+        "palette" if palette else "grey" if channels == 1 else "colour" if image.ndim == 3 else "grey stored as colour"
+    )
     return f"{kind}{' with alpha' if channels in (2, 4) else ''}, {8 * stored.dtype.itemsize} bits"
 
 

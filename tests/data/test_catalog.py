@@ -12,7 +12,7 @@ from sam_spl.cli.flags import compose_config, dataset_config, dataset_named
 from sam_spl.data.catalog import open_dataset
 from sam_spl.data.dataset import read_image, read_mask
 from sam_spl.errors import ConfigError, InputError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_palette_png
 
 SETS = sorted(path.stem for path in (ROOT / "configs" / "dataset").glob("*.yaml"))
 
@@ -311,7 +311,7 @@ def test_formats(tmp_path):
     }
     for name, content in files.items():
         cv2.imwrite(str(tmp_path / name), content)
-    _write_palette_png(tmp_path / "e.png", grey, palette)
+    write_palette_png(tmp_path / "e.png", grey, palette)
     for name in [*files, "e.png"]:
         np.testing.assert_array_equal(read_image(tmp_path / name), grey, err_msg=name)
     deep = grey.astype(np.uint16) * 257
@@ -328,24 +328,5 @@ def test_formats(tmp_path):
     for name, content in masks.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), content)
         np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png"), mask > 0, err_msg=name)
-    _write_palette_png(tmp_path / "palette.png", mask // 255, palette * np.uint8(255))  # index 1 is white
+    write_palette_png(tmp_path / "palette.png", mask // 255, palette * np.uint8(255))  # index 1 is white
     np.testing.assert_array_equal(read_mask(tmp_path / "palette.png"), mask > 0)
-
-
-def _write_palette_png(path: Path, indices: np.ndarray, palette: np.ndarray) -> None:
-    """A PNG of colour type 3, which OpenCV does not write."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width = indices.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in indices)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
-        + chunk(b"PLTE", palette.tobytes())
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )

@@ -11,6 +11,7 @@ from scipy.ndimage import shift
 from sam_spl.data.check import check, perceptual_hash
 from sam_spl.data.layout import find_split
 from sam_spl.data.synthetic import SyntheticSource
+from tests.conftest import write_palette_png
 
 
 @pytest.fixture
@@ -100,6 +101,25 @@ def test_what_is_wrong_is_named_with_its_remedy(scenes, damage, key, text):
     assert len(report[key]) == 1
     (wrong,) = [entry for entry in report["wrong"] if not entry.startswith("the split")]
     assert re.search(text, wrong)
+
+
+def test_modes_are_told_apart(scenes):
+    grey = _image(scenes, 0)
+    colour = np.dstack([grey, grey // 2, grey])
+    _write(scenes, "images", 0, np.dstack([grey] * 3))
+    _write(scenes, "images", 1, colour)
+    _write(scenes, "images", 2, np.dstack([colour, grey]))
+    _write(scenes, "images", 3, grey.astype(np.uint16) * 257)
+    write_palette_png(scenes / "images" / "s04.png", grey, np.stack([np.arange(256, dtype=np.uint8)] * 3, -1))
+    modes = _check(scenes)["modes"]
+    assert modes.pop("grey, 8 bits") == 7
+    assert modes == {
+        "grey stored as colour, 8 bits": 1,
+        "colour, 8 bits": 1,
+        "colour with alpha, 8 bits": 1,
+        "grey, 16 bits": 1,
+        "palette, 8 bits": 1,
+    }
 
 
 def test_masks_of_other_images_are_noticed(scenes):
