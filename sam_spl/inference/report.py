@@ -79,7 +79,7 @@ def write_report(
         "figures": {key: value or 0.0 for key, value in details["curves"].items()},
         "pd_by_size": details["pd_by_size"],
         "targets_by_size": details["targets_by_size"],
-        "shown": f"The {len(images)} of {len(counts)} images with the most missed and false targets at threshold 0.5.",
+        "shown": f"{len(images)} of {len(counts)} images, those with the most missed and false targets at threshold 0.5.",
         "images": images,
     }
     # No tag can end inside the data, whatever an image is called.

@@ -97,7 +97,7 @@ def test_a_gallery_that_would_be_too_large_is_cut(predicted, page, tmp_path, mon
     )
     data = json.loads(re.search(r'id="data">(.*?)</script>', (tmp_path / "r.html").read_text(), re.DOTALL)[1])
     assert 1 <= len(data["images"]) < len(samples)
-    assert f"The {len(data['images'])} of {len(samples)} images" in data["shown"]
+    assert f"{len(data['images'])} of {len(samples)} images" in data["shown"]
 
 
 def _browse(path: Path, script: str = "") -> tuple[str, str]:
