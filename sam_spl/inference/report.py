@@ -79,11 +79,11 @@ def write_report(
         "figures": {key: value or 0.0 for key, value in details["curves"].items()},
         "pd_by_size": details["pd_by_size"],
         "targets_by_size": details["targets_by_size"],
-        "shown": f"{len(images)} of {len(counts)} images, those with the most missed and false targets at threshold 0.5.",
+        "shown": f"{len(images)} of {len(counts)} images, those with the most missed and false targets at 0.5.",
         "images": images,
     }
-    # No tag can end inside the data, whatever an image is called.
-    content = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    # No tag can begin or end inside the data, whatever an image is called.
+    content = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     write_text(path, _TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/", content))
 
 
