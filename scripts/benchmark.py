@@ -77,6 +77,7 @@ def data(size: int, repeat: int) -> None:
         work[f"augment {name}"] = lambda t=transform: [t(image, mask, rng) for image, mask in samples]
 
     cases = [(response(mask, rng), mask) for _, mask in samples]
+    noise = [(cv2.GaussianBlur(rng.random(m.shape, dtype=np.float32), (0, 0), 1), m) for _, m in samples]
     every = ProtocolMetric(protocols_named(PROTOCOLS))
     work |= {
         "counts, native": lambda: [count_image(prob > 0.5, mask) for prob, mask in cases],
@@ -84,6 +85,8 @@ def data(size: int, repeat: int) -> None:
             range(50), [dict.fromkeys(every.resolutions, prob) for prob, _ in cases], [mask for _, mask in cases]
         ),
         "counts, native and hIoU": lambda: [counts_and_hierarchy(prob > 0.5, mask) for prob, mask in cases],
+        "counts and hIoU, pure noise": lambda: [counts_and_hierarchy(prob > 0.5, mask) for prob, mask in noise],
+        "curves, pure noise": lambda: [curve_counts(prob, mask) for prob, mask in noise],
         "curves at 200 thresholds": lambda: [curve_counts(prob, mask) for prob, mask in cases],
         "regions by scikit-image": lambda: [plain_regions(prob > 0.5, mask) for prob, mask in cases],
     }

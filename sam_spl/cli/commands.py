@@ -6,6 +6,7 @@ PyTorch and what builds on it take seconds to import, so ``--help`` and a mistyp
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,10 @@ def train(argv: list[str]) -> None:
 
         def one(name: str) -> list[dict[str, Any]]:
             from sam_spl.cli.train import run
+            from sam_spl.data.catalog import open_dataset
 
+            for test in tests[name]:  # what is missing is to be known before the training, not after it
+                open_dataset(test.dataset).part(test.split)
             run(configs[name], runs[name], states[name], _at_precision(world, configs[name]))
             return _run_tests(tests[name], world)
 
@@ -95,7 +99,7 @@ def test(argv: list[str]) -> None:
 _MULTIRUN = ("-m", "--multirun")
 
 
-def _one_after_the_other(names: list[str], one: Any, world: World) -> None:
+def _one_after_the_other(names: list[str], one: Callable[[str], list[dict[str, Any]]], world: World) -> None:
     """Run all; what fails does not keep the rest from running. Several results end in one table.
 
     Of several processes one may fail alone, and the others would wait for it: then a failure ends them all.

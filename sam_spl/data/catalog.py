@@ -98,6 +98,9 @@ def locate(config: Any) -> Split:
         ConfigError: a value is not valid, or the set is none of folders.
         InputError: the folder, a mask or a listed image is missing.
     """
+    if config.members:
+        names = ", ".join(str(getattr(member, "name", member)) for member in config.members)
+        raise ConfigError(f"dataset: {config.name} is a union of sets. Take them one by one: {names}")
     if config.source != "folder":
         raise ConfigError(f"dataset.source: {config.source!r} of {config.name} is no folder of images")
     if config.missing not in ("error", "skip"):

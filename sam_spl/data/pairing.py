@@ -84,7 +84,9 @@ def has_images(root: str | Path) -> bool:
     root = Path(root).expanduser()
     if not root.is_dir():
         return False
-    if _folder(root, _IMAGE_FOLDERS) is not None or any(_image_name(name) for name in files_below(root, nested=False)):
+    if _folder(root, _IMAGE_FOLDERS) is not None:
+        return True
+    if any(_image_name(path.stem) and path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
         return True
     return any(
         child.is_dir() and child.name.lower() in ("train", "trainval", "test") and has_images(child)

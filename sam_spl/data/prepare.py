@@ -41,12 +41,10 @@ def labels_from_coco(images: Mapping[str, Path], file: Path) -> Labels:
         InputError: the file names an image that is not there.
     """
     labels: Labels = {}
-    known = {path.name: name for name, path in images.items()} | {
-        f"{name}{images[name].suffix}": name for name in images
-    }
+    files = Files.of(images, {})
     absent = []
     for listed, shapes in read_coco(file).items():
-        name = known.get(listed) or known.get(Path(listed).name)
+        name = files.image_name(Path(listed).with_suffix("").as_posix())
         if name is None:
             absent.append(listed)
         else:

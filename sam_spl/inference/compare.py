@@ -15,7 +15,7 @@ import numpy as np
 
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.metrics.bootstrap import paired_test
-from sam_spl.metrics.protocols import Columns
+from sam_spl.metrics.protocols import Columns, figures
 
 _FIGURES = {
     "IoU %": ("iou", 100),
@@ -72,15 +72,15 @@ def table(reports: Sequence[dict[str, Any]], form: str = "text") -> str:
         stream = io.StringIO()
         writer = csv.DictWriter(stream, [*about[0], *tests[0][1]], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, **figures} for row, figures in tests)
+        writer.writerows({**row, **scored} for row, scored in tests)
         return stream.getvalue().rstrip("\n")
     always = ("model", "trained on", "tested on")
     shown = [key for key in about[0] if key in always or len({str(row[key]) for row in about}) > 1]
     common = "; ".join(f"{key} {about[0][key]}" for key in about[0] if key not in shown)
     header = [*shown, *_FIGURES]
     body = [
-        [*(str(row[key]) for key in shown), *(_figure(figures[key], scale) for key, scale in _FIGURES.values())]
-        for row, figures in tests
+        [*(str(row[key]) for key in shown), *(_figure(scored[key], scale) for key, scale in _FIGURES.values())]
+        for row, scored in tests
     ]
     for row, several in _runs_of_one_thing(tests, settings):
         label = [f"mean of {len(several)}" if key == "run" else str(row[key]) for key in shown]
@@ -108,7 +108,7 @@ def paired(a: dict[str, Any], b: dict[str, Any], *, resamples: int = 10000) -> s
             "Test both on the same split."
         )
     names = list(rows_a)
-    tested = paired_test(_columns(rows_a, names), _columns(rows_b, names), _ratios, resamples=resamples)
+    tested = paired_test(_columns(rows_a, names), _columns(rows_b, names), figures, resamples=resamples)
     lines = [f"{_run(a)} minus {_run(b)} on {len(names)} images, protocol {name}; p of {resamples} random exchanges"]
     for title, (key, scale) in _FIGURES.items():
         if result := tested.get(key):
@@ -117,22 +117,18 @@ def paired(a: dict[str, Any], b: dict[str, Any], *, resamples: int = 10000) -> s
 
 
 def _columns(rows: dict[str, dict[str, Any]], names: Sequence[str]) -> Columns:
-    """What each image adds, from a result file; nIoU with 1 for an image that is rightly predicted empty."""
-    keys = ("intersection", "union", "predicted", "labelled", "targets", "detected", "false_alarm_pixels", "pixels")
-    of = {key: np.array([rows[name][key] for name in names], float) for key in keys}
-    iou = np.where(of["union"] > 0, of["intersection"] / np.maximum(of["union"], 1), 1.0)
-    return of | {"iou_of_images": iou, "images": np.ones(len(names))}
-
-
-def _ratios(sums: Columns) -> dict[str, Any]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "iou": sums["intersection"] / sums["union"],
-            "niou": sums["iou_of_images"] / sums["images"],
-            "f1": 2 * sums["intersection"] / (sums["predicted"] + sums["labelled"]),
-            "pd": sums["detected"] / sums["targets"],
-            "fa": sums["false_alarm_pixels"] / sums["pixels"],
-        }
+    """What each image adds to :func:`~sam_spl.metrics.protocols.figures`, from a result file."""
+    keys = {
+        "iou_intersection": "intersection",
+        "iou_union": "union",
+        "intersection": "hit_pixels",
+        **{key: key for key in ("predicted", "labelled", "targets", "detected", "false_alarm_pixels", "pixels")},
+    }
+    of = {column: np.array([rows[name][key] for name in names], float) for column, key in keys.items()}
+    ious = [rows[name]["iou"] for name in names]
+    of["iou_of_images"] = np.array([iou or 0.0 for iou in ious])
+    of["images_of_niou"] = np.array([float(iou is not None) for iou in ious])
+    return of
 
 
 def _runs_of_one_thing(

@@ -76,7 +76,7 @@ def write_report(
         },
         "live": live_figures(counts, empty=empty),
         "curves": {"target": details["target_curve"], "pixel": details["pixel_curve"]},
-        "figures": {key: value or 0.0 for key, value in details["curves"].items()},
+        "figures": details["curves"],
         "pd_by_size": details["pd_by_size"],
         "targets_by_size": details["targets_by_size"],
         "shown": f"{len(images)} of {len(counts)} images, those with the most missed and false targets at 0.5.",

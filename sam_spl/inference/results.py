@@ -56,7 +56,7 @@ def summarise(
     rule = EMPTY[empty] if empty else None
     scored = {protocol.name: asdict(scores(counts, protocol, empty=rule)) for protocol in protocols}
     views = [counts.views[protocol.views[0]] for protocol in protocols]
-    empties = any((of[:, _PREDICTED] + of[:, _LABELLED] == 0).any() for of in views)
+    empties = empty is None and any((of[:, _PREDICTED] + of[:, _LABELLED] == 0).any() for of in views)
     differing = differences(protocols, scored, empties=empties)
     reported = {}
     for protocol in protocols:
@@ -123,9 +123,16 @@ def _images(names: Sequence[str], of: Columns) -> list[dict[str, Any]]:
         "false_alarms": "false_alarms",
         "false_alarm_pixels": "false_alarm_pixels",
         "pixels": "pixels",
+        "hit_pixels": "intersection",  # of F1; with a relative threshold not that of IoU
     }
     rows = np.stack([of[column] for column in keys.values()], 1).astype(np.int64).tolist()
-    return [{"name": name, **dict(zip(keys, row, strict=True))} for name, row in zip(names, rows, strict=True)]
+    ious = [
+        iou if counted == 1 else None for iou, counted in zip(of["iou_of_images"], of["images_of_niou"], strict=True)
+    ]
+    return [
+        {"name": name, **dict(zip(keys, row, strict=True)), "iou": iou}
+        for name, row, iou in zip(names, rows, ious, strict=True)
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -133,7 +140,7 @@ def versions() -> dict[str, str]:
     return {"sam_spl": sam_spl.__version__, "torch": metadata.version("torch"), "opencv": cv2.__version__}
 
 
-def worst(counts: DatasetCounts, number: int | None = None) -> list[int]:
+def worst(counts: DatasetCounts) -> list[int]:
     """Positions of the images with the most missed and false targets, then the lowest IoU."""
     images = counts.images(OWN) if OWN in counts.views else counts.images(next(iter(counts.views)))
 
@@ -141,7 +148,7 @@ def worst(counts: DatasetCounts, number: int | None = None) -> list[int]:
         image = images[position]
         return -(image.targets - image.detected + image.false_alarms), image.iou
 
-    return sorted(range(len(images)), key=badness)[:number]
+    return sorted(range(len(images)), key=badness)
 
 
 def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> str:
@@ -193,14 +200,12 @@ def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> s
 
 
 def per_image_csv(report: Mapping[str, Any]) -> str:
-    """``images.csv``: the counts of each image under the first protocol."""
+    """``images.csv``: the counts of each image under the first protocol, and its share of nIoU."""
     rows = report["images"]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, [*rows[0], "iou"], lineterminator="\n")
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        iou = row["intersection"] / row["union"] if row["union"] else 1.0
-        writer.writerow({**row, "iou": f"{iou:.6f}"})
+    writer.writerows(rows)
     return stream.getvalue()
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_spl.metrics.protocols import ratio
 from sam_spl.metrics.target import Components, components, match, relabel, squeeze
 
 #: Thresholds of curves: prediction = probability > k / 200.
@@ -98,9 +99,9 @@ def curve_figures(
     """
     hit, predicted, detected, predictions, false = np.moveaxis(np.asarray(sums, float), -1, 0)
     targets, labelled, pixels = (np.asarray(value, float)[..., None] for value in (targets, labelled, pixels))
-    pd, fa = _share(detected, targets), _share(false, pixels)
-    tpr, fpr = _share(hit, labelled), _share(predicted - hit, pixels - labelled)
-    target_precision, precision = _share(detected, predictions), _share(hit, predicted)
+    pd, fa = ratio(detected, targets), ratio(false, pixels)
+    tpr, fpr = ratio(hit, labelled), ratio(predicted - hit, pixels - labelled)
+    target_precision, precision = ratio(detected, predictions), ratio(hit, predicted)
     within = np.where(fa <= budget, pd, -np.inf).max(-1)
     return {
         "target": {"pd": pd, "fa": fa, "precision": target_precision},
@@ -113,10 +114,6 @@ def curve_figures(
             "ap_pixel": _average_precision(tpr, precision),
         },
     }
-
-
-def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
-    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)
 
 
 def _area(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:

@@ -39,10 +39,10 @@ class DatasetCounts:
     curves: NDArray[np.float64] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, counts: Iterable[ImageCounts], view: View = OWN) -> DatasetCounts:
-        """The rows of one view."""
+    def of(cls, counts: Iterable[ImageCounts]) -> DatasetCounts:
+        """The counts of images at their own size."""
         rows = np.array([tuple(count) for count in counts], float).reshape(-1, len(ImageCounts._fields))
-        return cls(np.arange(len(rows)), {view: rows})
+        return cls(np.arange(len(rows)), {OWN: rows})
 
     def __len__(self) -> int:
         return len(self.indices)

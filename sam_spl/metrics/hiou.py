@@ -26,19 +26,16 @@ class HierarchicalCounts(NamedTuple):
     further_targets: int = 0
 
 
-def count_hierarchical(
-    predictions: Components, targets: Components, overlap: NDArray[np.int64] | None = None
-) -> HierarchicalCounts:
+def count_hierarchical(predictions: Components, targets: Components) -> HierarchicalCounts:
     """Match targets and predictions, overlap first, then distance.
 
     Args:
         predictions: of one image.
         targets: of its mask.
-        overlap: :func:`overlaps` of the two, where it is known.
     """
     if not len(predictions) or not len(targets):
         return HierarchicalCounts(lone_predictions=len(predictions), lone_targets=len(targets))
-    common = overlaps(predictions, targets) if overlap is None else overlap
+    common = overlaps(predictions, targets)
     distance = distances(targets, predictions)
     # Where assignments tie, the published code's order of components decides.
     target_areas, predicted_areas = targets.areas, predictions.areas

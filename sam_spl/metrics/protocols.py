@@ -69,7 +69,7 @@ class Protocol:
             ),
             "empty": "nIoU not reported"
             if self.empty is None
-            else f"nIoU {self.empty:g} where mask and prediction are",
+            else f"an empty mask with an empty prediction has nIoU {self.empty:g}",
         }
 
 
@@ -139,16 +139,16 @@ def columns(protocol: Protocol, views: Mapping[View, Array], *, empty: float | N
 
 def figures(sums: Mapping[str, Any]) -> dict[str, Array]:
     """Ratios of summed columns, in [0, 1]; NaN where there is nothing to divide by."""
-    recall = _ratio(sums["intersection"], sums["labelled"])
+    recall = ratio(sums["intersection"], sums["labelled"])
     return {
-        "iou": _ratio(sums["iou_intersection"], sums["iou_union"]),
-        "niou": _ratio(sums["iou_of_images"], sums["images_of_niou"]),
-        "f1": _ratio(2 * sums["intersection"], sums["predicted"] + sums["labelled"]),
-        "precision": _ratio(sums["intersection"], sums["predicted"]),
+        "iou": ratio(sums["iou_intersection"], sums["iou_union"]),
+        "niou": ratio(sums["iou_of_images"], sums["images_of_niou"]),
+        "f1": ratio(2 * sums["intersection"], sums["predicted"] + sums["labelled"]),
+        "precision": ratio(sums["intersection"], sums["predicted"]),
         "recall": recall,
         "pixel_accuracy": recall,
-        "pd": _ratio(sums["detected"], sums["targets"]),
-        "fa": _ratio(sums["false_alarm_pixels"], sums["pixels"]),
+        "pd": ratio(sums["detected"], sums["targets"]),
+        "fa": ratio(sums["false_alarm_pixels"], sums["pixels"]),
     }
 
 
@@ -158,7 +158,7 @@ def pd_by_size(sums: Mapping[str, Any]) -> dict[str, Array]:
     endings = (*(f"to_{bound}" for bound in SIZE_CLASSES), f"above_{SIZE_CLASSES[-1]}")
     names = [*(f"{low} to {high}" for low, high in zip(lower, SIZE_CLASSES, strict=False)), f"{lower[-1]} and more"]
     return {
-        name: _ratio(sums[f"detected_{ending}"], sums[f"targets_{ending}"])
+        name: ratio(sums[f"detected_{ending}"], sums[f"targets_{ending}"])
         for name, ending in zip(names, endings, strict=True)
     }
 
@@ -169,15 +169,15 @@ def hierarchical_figures(sums: Mapping[str, Any]) -> dict[str, Array]:
     predictions = sums["lone_predictions"] + sums["further_predictions"]
     whole = matched + predictions + sums["lone_targets"] + sums["further_targets"]
     parts = {
-        "seg_iou": _ratio(sums["iou"], matched),
-        "seg_mrg_err": _ratio(sums["merged"], matched),
-        "seg_itf_err": _ratio(sums["interference"], matched),
-        "seg_pcp_err": _ratio(sums["missed"], matched),
-        "loc_iou": _ratio(matched, whole),
-        "loc_itf_err": _ratio(sums["lone_predictions"], whole),
-        "loc_pcp_err": _ratio(sums["lone_targets"], whole),
-        "loc_m2s_err": _ratio(sums["further_predictions"], whole),
-        "loc_s2m_err": _ratio(sums["further_targets"], whole),
+        "seg_iou": ratio(sums["iou"], matched),
+        "seg_mrg_err": ratio(sums["merged"], matched),
+        "seg_itf_err": ratio(sums["interference"], matched),
+        "seg_pcp_err": ratio(sums["missed"], matched),
+        "loc_iou": ratio(matched, whole),
+        "loc_itf_err": ratio(sums["lone_predictions"], whole),
+        "loc_pcp_err": ratio(sums["lone_targets"], whole),
+        "loc_m2s_err": ratio(sums["further_predictions"], whole),
+        "loc_s2m_err": ratio(sums["further_targets"], whole),
     }
     # Without a match there is no overlap, so hIoU is 0 wherever there was something to match.
     return {
@@ -230,6 +230,7 @@ def _fields(counts: Array) -> Columns:
     return {name: counts[:, k] for k, name in enumerate(ImageCounts._fields)}
 
 
-def _ratio(part: Any, whole: Any) -> Array:
+def ratio(part: Any, whole: Any) -> Array:
+    """Part over whole; NaN where there is nothing to divide by."""
     part, whole = np.asarray(part, float), np.asarray(whole, float)
     return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)
