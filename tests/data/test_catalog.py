@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sam_spl.cli.flags import compose_config, dataset_config, dataset_named
-from sam_spl.data.catalog import open_dataset
+from sam_spl.data.catalog import locate, open_dataset
 from sam_spl.data.dataset import read_image, read_mask
 from sam_spl.errors import ConfigError, InputError
 from tests.conftest import ROOT, write_palette_png
@@ -166,9 +166,25 @@ def test_sets_go_by_names_and_aliases_in_any_case(title, spellings):
     assert {str(dataset_config(name).title) for name in (title, *spellings)} == {title}
 
 
-def test_no_two_sets_share_a_name():
-    names = [name for stem in SETS for name in {dataset_named(stem), dataset_named(str(dataset_config(stem).title))}]
-    assert sorted(names) == SETS
+@pytest.mark.parametrize("stem", SETS)
+def test_no_two_sets_share_a_name(stem):
+    config = dataset_config(stem)
+    assert {dataset_named(str(name)) for name in (stem, config.title, *config.aliases)} == {stem}
+
+
+def test_pictures_beside_the_sets_do_not_hide_them(tmp_path):
+    name = build(tmp_path, "NUDT-SIRST, 50_50")
+    for suffix in ("png", "jpg"):
+        cv2.imwrite(str(tmp_path / f"overview.{suffix}"), _draw(0)[0])
+        cv2.imwrite(str(tmp_path / "NUDT-SIRST" / f"overview.{suffix}"), _draw(0)[0])
+    assert open_dataset(dataset_config(name, data_path=str(tmp_path))).part("train").count == 3
+
+
+def test_a_union_is_not_one_folder():
+    with pytest.raises(
+        ConfigError, match=r"sirst3 is a union of sets\. Take them one by one: sirst, nudt_sirst, irstd_1k"
+    ):
+        locate(dataset_config("sirst3"))
 
 
 def test_the_odd_mask_of_sirst_is_resized_and_any_other_is_an_error(tmp_path):

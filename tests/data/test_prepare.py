@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sam_spl.data.annotations import draw, read_coco, read_labelme
-from sam_spl.data.prepare import sequence_of, split_names
+from sam_spl.data.prepare import labels_from_coco, sequence_of, split_names
 from sam_spl.errors import ConfigError, InputError
 
 
@@ -154,6 +154,21 @@ def test_prepare_check_and_list_a_folder_of_boxes(command, images):
     report = json.loads((images.parent / "checks" / "mine.json").read_text())
     assert (report["targets"], report["areas"]) == (5, [6] * 5)
     assert (images.parent / "checks" / "mine.png").stat().st_size > 10000
+
+
+def test_coco_names_do_not_match_the_same_frame_of_another_folder(images):
+    files = {"a/1": images / "run0_0.bmp", "b/1": images / "run0_1.bmp", "c": images / "run1_2.bmp"}
+    file = images.parent / "coco.json"
+    file.write_text(
+        json.dumps(
+            {"images": [{"id": 1, "file_name": "b/1.bmp"}, {"id": 2, "file_name": "x/c.bmp"}], "annotations": []}
+        )
+    )
+    assert set(labels_from_coco(files, file)) == {"b/1", "c"}
+    for unknown in ("1.bmp", "d/1.bmp"):
+        file.write_text(json.dumps({"images": [{"id": 1, "file_name": unknown}], "annotations": []}))
+        with pytest.raises(InputError, match=f"not there, first {unknown}"):
+            labels_from_coco(files, file)
 
 
 def test_unlabelled_images_stop_it_and_nothing_is_left_behind(command, images):
