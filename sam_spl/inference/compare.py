@@ -15,15 +15,8 @@ import numpy as np
 
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.metrics.bootstrap import paired_test
-from sam_spl.metrics.protocols import Columns, figures
-
-_FIGURES = {
-    "IoU %": ("iou", 100),
-    "nIoU %": ("niou", 100),
-    "F1 %": ("f1", 100),
-    "Pd %": ("pd", 100),
-    "Fa 1e-6": ("fa", 1e6),
-}
+from sam_spl.metrics.figures import MAIN, Figure, figures
+from sam_spl.metrics.protocols import Columns
 
 
 def find_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
@@ -77,14 +70,14 @@ def table(reports: Sequence[dict[str, Any]], form: str = "text") -> str:
     always = ("model", "trained on", "tested on")
     shown = [key for key in about[0] if key in always or len({str(row[key]) for row in about}) > 1]
     common = "; ".join(f"{key} {about[0][key]}" for key in about[0] if key not in shown)
-    header = [*shown, *_FIGURES]
+    header = [*shown, *(figure.heading for figure in MAIN)]
     body = [
-        [*(str(row[key]) for key in shown), *(_figure(scored[key], scale) for key, scale in _FIGURES.values())]
+        [*(str(row[key]) for key in shown), *(figure.text(scored[figure.key]) for figure in MAIN)]
         for row, scored in tests
     ]
     for row, several in _runs_of_one_thing(tests, settings):
         label = [f"mean of {len(several)}" if key == "run" else str(row[key]) for key in shown]
-        body.append([*label, *(_mean_and_spread(several, *of) for of in _FIGURES.values())])
+        body.append([*label, *(_mean_and_spread(several, figure) for figure in MAIN)])
     return _FORMS[form](header, body, len(shown), common)
 
 
@@ -110,14 +103,14 @@ def paired(a: dict[str, Any], b: dict[str, Any], *, resamples: int = 10000) -> s
     names = list(rows_a)
     tested = paired_test(_columns(rows_a, names), _columns(rows_b, names), figures, resamples=resamples)
     lines = [f"{_run(a)} minus {_run(b)} on {len(names)} images, protocol {name}; p of {resamples} random exchanges"]
-    for title, (key, scale) in _FIGURES.items():
-        if result := tested.get(key):
-            lines.append(f"{title:<8} {scale * result[0]:+9.2f}   p = {result[1]:.4f}")
+    for figure in MAIN:
+        if result := tested.get(figure.key):
+            lines.append(f"{figure.heading:<8} {figure.scale * result[0]:+9.2f}   p = {result[1]:.4f}")
     return "\n".join(lines)
 
 
 def _columns(rows: dict[str, dict[str, Any]], names: Sequence[str]) -> Columns:
-    """What each image adds to :func:`~sam_spl.metrics.protocols.figures`, from a result file."""
+    """What each image adds to :func:`~sam_spl.metrics.figures.figures`, from a result file."""
     keys = {
         "iou_intersection": "intersection",
         "iou_union": "union",
@@ -147,8 +140,8 @@ def _runs_of_one_thing(
     ]
 
 
-def _mean_and_spread(several: Sequence[dict[str, Any]], key: str, scale: float) -> str:
-    values = [scale * scored[key] for scored in several if scored[key] is not None]
+def _mean_and_spread(several: Sequence[dict[str, Any]], figure: Figure) -> str:
+    values = [figure.scale * scored[figure.key] for scored in several if scored[figure.key] is not None]
     return f"{statistics.mean(values):.2f} +- {statistics.stdev(values):.2f}" if len(values) > 1 else "-"
 
 
@@ -170,10 +163,6 @@ def _about(report: dict[str, Any], protocol: str) -> dict[str, Any]:
         "input": size or "own size",
         "protocol": protocol,
     }
-
-
-def _figure(value: float | None, scale: float) -> str:
-    return "-" if value is None else f"{scale * value:.2f}"
 
 
 def _text(header: list[str], body: list[list[str]], left: int, common: str) -> str:

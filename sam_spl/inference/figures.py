@@ -15,6 +15,7 @@ from sam_spl.files import atomic
 from sam_spl.inference.render import stretch
 from sam_spl.inference.report import Sample
 from sam_spl.metrics.curves import STEPS
+from sam_spl.metrics.figures import FIGURES
 from sam_spl.metrics.target import components, match
 
 _HIT, _MISSED, _FALSE = "#009e73", "#e69f00", "#d55e00"
@@ -36,13 +37,13 @@ def write_figures(folder: Path, details: Mapping[str, Any], samples: Sequence[Sa
     areas = details["curves"]
     figures = {
         "roc": _curves(
-            ("targets", target["fa"], target["pd"], "Fa per pixel", "Pd", f"area {_number(areas['auc_target'])}"),
-            ("pixels", pixel["fpr"], pixel["tpr"], "false positive rate", "true positive rate", _auc(areas)),
+            ("targets", target["fa"], target["pd"], "Fa per pixel", "Pd", _legend("auc_target", areas)),
+            ("pixels", pixel["fpr"], pixel["tpr"], "false positive rate", "recall", _legend("auc_pixel", areas)),
             log=True,
         ),
         "pr": _curves(
-            ("targets", target["pd"], target["precision"], "Pd", "precision", f"AP {_number(areas['ap_target'])}"),
-            ("pixels", pixel["tpr"], pixel["precision"], "recall", "precision", f"AP {_number(areas['ap_pixel'])}"),
+            ("targets", target["pd"], target["precision"], "Pd", "precision", _legend("ap_target", areas)),
+            ("pixels", pixel["tpr"], pixel["precision"], "recall", "precision", _legend("ap_pixel", areas)),
         ),
     }
     if samples:
@@ -151,9 +152,6 @@ def _inset(axis: Axes, panel: Any, box: Any, colour: str) -> None:
         spine.set(color=colour, linewidth=1.2)
 
 
-def _auc(areas: Mapping[str, Any]) -> str:
-    return f"AUC {_number(areas['auc_pixel'])}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _legend(key: str, areas: Mapping[str, Any]) -> str:
+    figure = FIGURES[key]
+    return f"{figure.title} {figure.full(areas[key])}\n({figure.note})"

@@ -17,7 +17,8 @@ from sam_spl.files import write_text
 from sam_spl.inference.render import stretch
 from sam_spl.metrics.curves import STEPS, detections
 from sam_spl.metrics.dataset_counts import DatasetCounts
-from sam_spl.metrics.protocols import PROTOCOLS, columns, figures
+from sam_spl.metrics.figures import MAIN, figures
+from sam_spl.metrics.protocols import PROTOCOLS, columns
 from sam_spl.metrics.target import components
 
 _TEMPLATE = Path(__file__).with_name("report.html")
@@ -70,6 +71,8 @@ def write_report(
     data = {
         "title": title,
         "about": about,
+        "table": report["figures"],
+        "main": [figure.key for figure in MAIN],
         "protocols": {
             name: {key: value for key, value in entry.items() if key != "images"}
             for name, entry in report["protocols"].items()
@@ -108,9 +111,8 @@ def live_figures(counts: DatasetCounts, *, empty: float | None = None) -> dict[s
         "pixels": np.full(STEPS, own["pixels"].sum()),
         "false_alarm_pixels": false.sum(0),
     }
-    wanted = ("iou", "niou", "f1", "pd", "fa")
     ratios = figures(sums)
-    return {key: [None if np.isnan(value) else float(value) for value in ratios[key]] for key in wanted}
+    return {figure.key: [None if np.isnan(value) else float(value) for value in ratios[figure.key]] for figure in MAIN}
 
 
 def _image(sample: Sample) -> dict[str, Any]:

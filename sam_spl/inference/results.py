@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -16,17 +16,9 @@ import sam_spl
 from sam_spl.metrics.bootstrap import intervals
 from sam_spl.metrics.counts import ImageCounts
 from sam_spl.metrics.curves import THRESHOLDS, curve_figures
-from sam_spl.metrics.dataset_counts import OWN, DatasetCounts, percent, scores
-from sam_spl.metrics.protocols import (
-    PROTOCOLS,
-    Columns,
-    Protocol,
-    columns,
-    differences,
-    figures,
-    hierarchical_figures,
-    pd_by_size,
-)
+from sam_spl.metrics.dataset_counts import OWN, DatasetCounts, scores
+from sam_spl.metrics.figures import FIGURES, MAIN, figures, hierarchical_figures, pd_by_size
+from sam_spl.metrics.protocols import PROTOCOLS, Columns, Protocol, columns
 
 #: nIoU of an image whose mask and prediction are both empty; NaN leaves it out of the mean.
 EMPTY = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
@@ -73,9 +65,48 @@ def summarise(
     report = {"protocol": protocols[0].name, "scores": first["scores"], "intervals": first["intervals"]}
     report["images"] = first.pop("images")
     report |= {"bootstrap": bootstrap, "protocols": reported}
+    report["figures"] = {key: figure.describe() for key, figure in FIGURES.items()}
     if counts.curves is not None:
         report["details"] = _details(counts, bootstrap, budget)
     return report
+
+
+def differences(
+    chosen: Iterable[Protocol],
+    scored: Mapping[str, Mapping[str, float | None]],
+    *,
+    empties: bool,
+) -> dict[str, dict[str, str]]:
+    """Protocol -> figure -> why it differs from the first protocol's by more than rounding.
+
+    Args:
+        chosen: the protocols, the first being the one that the others are compared with.
+        scored: their figures; what is no figure (counts) is not compared.
+        empties: whether there are images whose mask and prediction are both empty.
+    """
+    first, *others = chosen
+    found: dict[str, dict[str, str]] = {}
+    for other in others:
+        for key, a in scored[first.name].items():
+            b, figure = scored[other.name][key], FIGURES.get(key)
+            if figure is None or a is None or b is None:
+                continue
+            if figure.scale * abs(a - b) > 0.5 * 10**-figure.decimals:
+                found.setdefault(other.name, {})[key] = "; ".join(_reasons(first, other, key, empties))
+    return found
+
+
+def _reasons(first: Protocol, other: Protocol, figure: str, empties: bool) -> list[str]:
+    reasons = []
+    if other.resolution != first.resolution:
+        reasons.append(f"scored at {other.describe()['resolution']}, masks resized")
+    if other.relative != first.relative and figure not in ("iou", "niou"):
+        reasons.append("threshold relative to each image's maximum, images without target left out")
+    if other.by_area != first.by_area and figure == "fa":
+        reasons.append("false alarms as large as a detected target's component vanish")
+    if other.empty != first.empty and figure == "niou" and empties:
+        reasons.append(f"an empty image that is predicted empty counts {other.empty:g} instead of {first.empty:g}")
+    return reasons
 
 
 def _details(counts: DatasetCounts, bootstrap: int, budget: float) -> dict[str, Any]:
@@ -161,34 +192,35 @@ def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> s
     first = report["protocols"][report["protocol"]]
     result, bounds = first["scores"], first["intervals"]
     missed = result["targets"] - result["detected"]
-    f1 = f"{_with(result, bounds, 'f1')}   precision {percent(result['precision'])}, recall {percent(result['recall'])}"
+
+    def row(key: str, values: Mapping[str, Any], intervals: Mapping[str, Any], more: str = "") -> tuple[str, str]:
+        return FIGURES[key].title, FIGURES[key].full(values[key], intervals.get(key)) + more
+
+    def beside(key: str, values: Mapping[str, Any]) -> str:
+        return f"{FIGURES[key].title} {FIGURES[key].text(values[key])}"
+
     rows = [
         *about,
         ("protocol", f"{first['protocol']}: threshold {first['threshold']}, at {first['resolution']} resolution"),
-        ("IoU", _with(result, bounds, "iou")),
-        ("nIoU", _with(result, bounds, "niou")),
-        ("F1", f1),
-        ("pixel accuracy", _with(result, bounds, "pixel_accuracy")),
-        ("Pd", f"{_with(result, bounds, 'pd')}   {result['detected']} of {result['targets']} targets, {missed} missed"),
-        ("Fa", f"{_with(result, bounds, 'fa')}   in {result['false_alarms']} false alarms"),
+        row("iou", result, bounds),
+        row("niou", result, bounds),
+        row("f1", result, bounds, f"   {beside('precision', result)}, {beside('recall', result)}"),
+        row("pixel_accuracy", result, bounds),
+        row("pd", result, bounds, f"   {result['detected']} of {result['targets']} targets, {missed} missed"),
+        row("fa", result, bounds, f"   in {result['false_alarms']} false alarms"),
     ]
     if details := report.get("details"):
+        by_size, hiou = FIGURES["pd_by_size"], details["hiou"]
         sizes = (
-            f"{key} px {percent(value)} ({details['targets_by_size'][key]})"
+            f"{key} px {by_size.text(value)} ({details['targets_by_size'][key]})"
             for key, value in details["pd_by_size"].items()
         )
-        hiou, curves = details["hiou"], details["curves"]
+        note = f"   {FIGURES['pd_at_fa'].note}"
+        title, value = row("pd_at_fa", details["curves"], details["curves_intervals"], note)
         rows += [
-            ("Pd by size", ", ".join(sizes)),
-            (
-                f"Pd at Fa <= {details['fa_budget'] * 1e6:g}e-6",
-                _with(curves, details["curves_intervals"], "pd_at_fa"),
-            ),
-            (
-                "hIoU",
-                f"{_with(hiou, details['hiou_intervals'], 'hiou')}   overlap {percent(hiou['seg_iou'])}, "
-                f"location {percent(hiou['loc_iou'])}",
-            ),
+            (by_size.title, ", ".join(sizes)),
+            (f"{title} <= {FIGURES['fa'].scale * details['fa_budget']:g}e-6", value),
+            row("hiou", hiou, details["hiou_intervals"], f"   {beside('seg_iou', hiou)}, {beside('loc_iou', hiou)}"),
         ]
     if report["bootstrap"]:
         rows.append(("", f"in brackets: 95 % intervals over images, {report['bootstrap']} resamples"))
@@ -211,38 +243,20 @@ def per_image_csv(report: Mapping[str, Any]) -> str:
 
 def _side_by_side(protocols: Mapping[str, Any]) -> list[str]:
     """One line a protocol; an asterisk where it differs from the first by more than rounding, and why."""
-    header = f"{'protocol':<12}" + "".join(f"{title:>10}" for title in ("IoU %", "nIoU %", "F1 %", "Pd %", "Fa 1e-6"))
-    lines = [header]
+    lines = [f"{'protocol':<12}" + "".join(f"{figure.heading:>10}" for figure in MAIN)]
     reasons: dict[str, str] = {}
     for name, entry in protocols.items():
         cells = []
-        for figure in _TITLES:
-            mark = "*" if figure in entry["differs"] else " "
-            value = entry["scores"][figure]
-            shown = percent(value) if figure != "fa" or value is None else f"{1e6 * value:.2f}"
-            cells.append(f"{shown + mark:>10}")
-        lines.append(f"{name:<12}{''.join(cells)}")
         by_reason: dict[str, list[str]] = {}
-        for figure, why in entry["differs"].items():
-            if figure in _TITLES:
-                by_reason.setdefault(why, []).append(_TITLES[figure])
+        for figure in MAIN:
+            why = entry["differs"].get(figure.key)
+            cells.append(f"{figure.text(entry['scores'][figure.key]) + ('*' if why else ' '):>10}")
+            if why:
+                by_reason.setdefault(why, []).append(figure.title)
+        lines.append(f"{name:<12}{''.join(cells)}")
         if by_reason:
             reasons[name] = ". ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())
     return [*lines, *(f"* {name}: {why}." for name, why in reasons.items())]
-
-
-_TITLES = {"iou": "IoU", "niou": "nIoU", "f1": "F1", "pd": "Pd", "fa": "Fa"}
-
-
-def _with(values: Mapping[str, Any], bounds: Mapping[str, Any], key: str) -> str:
-    """A figure with its unit and interval."""
-    value, edges = values[key], bounds.get(key)
-    if value is None:
-        return "-"
-    if key == "fa":
-        shown = f"{1e6 * value:.2f} x 1e-6"
-        return shown + (f" [{1e6 * edges[0]:.2f}, {1e6 * edges[1]:.2f}]" if edges else "")
-    return f"{percent(value)} %" + (f" [{percent(edges[0])}, {percent(edges[1])}]" if edges else "")
 
 
 def _plain(value: Any) -> float | None:

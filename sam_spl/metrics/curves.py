@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_spl.metrics.protocols import ratio
+from sam_spl.metrics.figures import ratio
 from sam_spl.metrics.target import Components, components, match, relabel, squeeze
 
 #: Thresholds of curves: prediction = probability > k / 200.

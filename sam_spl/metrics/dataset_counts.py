@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from sam_spl.metrics.counts import ImageCounts, count_image
 from sam_spl.metrics.curves import CURVE_FIELDS, STEPS, curve_counts
+from sam_spl.metrics.figures import FIGURES, figures
 from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
-from sam_spl.metrics.protocols import PROTOCOLS, Columns, Protocol, View, columns, figures
+from sam_spl.metrics.protocols import PROTOCOLS, Columns, Protocol, View, columns
 from sam_spl.metrics.target import components
 
 Prob = NDArray[np.floating[Any]]  # (H, W) in [0, 1]
@@ -76,10 +77,8 @@ class Scores:
 
     def line(self) -> str:
         """The line that the published code prints: percent, and Fa in 1e-6 per pixel."""
-        return (
-            f"IoU = {percent(self.iou)} | F1 = {percent(self.f1)} | nIoU = {percent(self.niou)} | "
-            f"Pd = {percent(self.pd)} | Fa = {'-' if self.fa is None else f'{self.fa * 1e6:.2f}'}"
-        )
+        order = ("iou", "f1", "niou", "pd", "fa")
+        return " | ".join(f"{FIGURES[key].title} = {FIGURES[key].text(getattr(self, key))}" for key in order)
 
 
 def scores(counts: DatasetCounts, protocol: Protocol = PROTOCOLS["native"], *, empty: float | None = None) -> Scores:
@@ -102,11 +101,6 @@ def scores(counts: DatasetCounts, protocol: Protocol = PROTOCOLS["native"], *, e
         detected=int(sums["detected"]),
         false_alarms=int(sums["false_alarms"]),
     )
-
-
-def percent(value: float | None) -> str:
-    """A ratio as percent with two decimals; a dash where it is undefined."""
-    return "-" if value is None else f"{100 * value:.2f}"
 
 
 class Counter:

@@ -1,7 +1,7 @@
-"""The protocols that published numbers were counted under, as declarations, and the figures that follow from counts.
+"""The protocols that published numbers were counted under, as declarations, and what each image adds under them.
 
-The definitions are those of ``spec/metrics.md``: pixels, targets and areas are pooled over the data set, ratios taken
-once at the end; nIoU alone is a mean over images.
+Pixels, targets and areas are pooled over the data set and ratios taken once at the end; nIoU alone is a mean over
+images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_spl.errors import ConfigError, nearest
-from sam_spl.metrics.counts import SIZE_CLASSES, ImageCounts
+from sam_spl.metrics.counts import ImageCounts
 
 Array = NDArray[np.float64]
 Columns = dict[str, Array]  # name -> what each image adds, (images,), or sums, any shape
@@ -86,8 +86,6 @@ PROTOCOLS = {
     )
 }
 
-FIGURES = ("iou", "niou", "f1", "precision", "recall", "pixel_accuracy", "pd", "fa")
-
 
 def protocols_named(names: Iterable[str]) -> list[Protocol]:
     """The declarations of names, each once.
@@ -137,100 +135,5 @@ def columns(protocol: Protocol, views: Mapping[View, Array], *, empty: float | N
     }
 
 
-def figures(sums: Mapping[str, Any]) -> dict[str, Array]:
-    """Ratios of summed columns, in [0, 1]; NaN where there is nothing to divide by."""
-    recall = ratio(sums["intersection"], sums["labelled"])
-    return {
-        "iou": ratio(sums["iou_intersection"], sums["iou_union"]),
-        "niou": ratio(sums["iou_of_images"], sums["images_of_niou"]),
-        "f1": ratio(2 * sums["intersection"], sums["predicted"] + sums["labelled"]),
-        "precision": ratio(sums["intersection"], sums["predicted"]),
-        "recall": recall,
-        "pixel_accuracy": recall,
-        "pd": ratio(sums["detected"], sums["targets"]),
-        "fa": ratio(sums["false_alarm_pixels"], sums["pixels"]),
-    }
-
-
-def pd_by_size(sums: Mapping[str, Any]) -> dict[str, Array]:
-    """Pd of the targets of each size class; keys as ``1 to 9``, ``82 and more`` pixels."""
-    lower = (1, *(bound + 1 for bound in SIZE_CLASSES))
-    endings = (*(f"to_{bound}" for bound in SIZE_CLASSES), f"above_{SIZE_CLASSES[-1]}")
-    names = [*(f"{low} to {high}" for low, high in zip(lower, SIZE_CLASSES, strict=False)), f"{lower[-1]} and more"]
-    return {
-        name: ratio(sums[f"detected_{ending}"], sums[f"targets_{ending}"])
-        for name, ending in zip(names, endings, strict=True)
-    }
-
-
-def hierarchical_figures(sums: Mapping[str, Any]) -> dict[str, Array]:
-    """The figure hIoU and its error split, from summed :class:`~sam_spl.metrics.hiou.HierarchicalCounts`."""
-    matched = sums["matched"]
-    predictions = sums["lone_predictions"] + sums["further_predictions"]
-    whole = matched + predictions + sums["lone_targets"] + sums["further_targets"]
-    parts = {
-        "seg_iou": ratio(sums["iou"], matched),
-        "seg_mrg_err": ratio(sums["merged"], matched),
-        "seg_itf_err": ratio(sums["interference"], matched),
-        "seg_pcp_err": ratio(sums["missed"], matched),
-        "loc_iou": ratio(matched, whole),
-        "loc_itf_err": ratio(sums["lone_predictions"], whole),
-        "loc_pcp_err": ratio(sums["lone_targets"], whole),
-        "loc_m2s_err": ratio(sums["further_predictions"], whole),
-        "loc_s2m_err": ratio(sums["further_targets"], whole),
-    }
-    # Without a match there is no overlap, so hIoU is 0 wherever there was something to match.
-    return {
-        "hiou": np.where(np.isnan(parts["loc_iou"]), np.nan, np.nan_to_num(parts["seg_iou"]) * parts["loc_iou"]),
-        **parts,
-    }
-
-
-def differences(
-    chosen: Iterable[Protocol],
-    scored: Mapping[str, Mapping[str, float | None]],
-    *,
-    empties: bool,
-    tolerance: float = 5e-5,
-) -> dict[str, dict[str, str]]:
-    """Protocol -> figure -> why it differs from the first protocol's by more than rounding.
-
-    Args:
-        chosen: the protocols, the first being the one that the others are compared with.
-        scored: their figures.
-        empties: whether there are images whose mask and prediction are both empty.
-        tolerance: of ratios; Fa's is a thousandth of it, it being in 1e-6.
-    """
-    first, *others = chosen
-    found: dict[str, dict[str, str]] = {}
-    for other in others:
-        for figure in FIGURES:
-            a, b = scored[first.name][figure], scored[other.name][figure]
-            if a is None or b is None:
-                continue
-            if abs(a - b) > (tolerance / 1000 if figure == "fa" else tolerance):
-                found.setdefault(other.name, {})[figure] = "; ".join(_reasons(first, other, figure, empties))
-    return found
-
-
-def _reasons(first: Protocol, other: Protocol, figure: str, empties: bool) -> list[str]:
-    reasons = []
-    if other.resolution != first.resolution:
-        reasons.append(f"scored at {other.describe()['resolution']}, masks resized")
-    if other.relative != first.relative and figure not in ("iou", "niou"):
-        reasons.append("threshold relative to each image's maximum, images without target left out")
-    if other.by_area != first.by_area and figure == "fa":
-        reasons.append("false alarms as large as a detected target's component vanish")
-    if other.empty != first.empty and figure == "niou" and empties:
-        reasons.append(f"an empty image that is predicted empty counts {other.empty:g} instead of {first.empty:g}")
-    return reasons
-
-
 def _fields(counts: Array) -> Columns:
     return {name: counts[:, k] for k, name in enumerate(ImageCounts._fields)}
-
-
-def ratio(part: Any, whole: Any) -> Array:
-    """Part over whole; NaN where there is nothing to divide by."""
-    part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)

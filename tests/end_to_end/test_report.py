@@ -25,7 +25,7 @@ from sam_spl.inference.report import Sample, live_figures, write_report
 from sam_spl.inference.results import summarise, worst
 from sam_spl.metrics import PROTOCOLS, protocols_named, scores
 from sam_spl.metrics.curves import levels
-from sam_spl.metrics.dataset_counts import percent
+from sam_spl.metrics.figures import MAIN
 from sam_spl.metrics.meter import ProtocolMetric
 from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
 
@@ -126,8 +126,7 @@ def test_in_a_browser_the_default_figures_are_those_of_the_result_file(page):
     dom, console = _browse(page[0], "for (const card of cards.values()) paint(card);")
     assert console == ""
     first = page[1]["scores"]
-    expected = {key: percent(first[key]) for key in ("iou", "niou", "f1", "pd")} | {"fa": f"{1e6 * first['fa']:.2f}"}
-    assert _live(dom) == expected
+    assert _live(dom) == {figure.key: figure.text(first[figure.key]) for figure in MAIN}
     assert dom.count('class="card"') == len(NAMES)
     assert len(re.findall("<td", dom)) == 2 * 6  # two protocols, five figures each
     targets, false = page[1]["scores"]["targets"], page[1]["scores"]["false_alarms"]
@@ -139,9 +138,7 @@ def test_in_a_browser_the_slider_scores_anew(page, predicted):
     dom, console = _browse(page[0], _move(150))
     assert console == ""
     at = scores(_counts(samples, [1.0 * (prob > 0.75) for prob in probs], ["native"]))
-    assert _live(dom) == {key: percent(getattr(at, key)) for key in ("iou", "niou", "f1", "pd")} | {
-        "fa": f"{1e6 * at.fa:.2f}"
-    }
+    assert _live(dom) == {figure.key: figure.text(getattr(at, figure.key)) for figure in MAIN}
     assert _live(dom) != _live(_browse(page[0])[0])
     statuses = dict(re.findall(r"<h3>(image_\d)<span>\d targets?, (\d+ missed, \d+ false)", dom))
     for k in range(7):

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from sam_spl.errors import ConfigError
+from sam_spl.inference.results import differences
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, protocols_named, scores
 from sam_spl.metrics.bootstrap import intervals, paired_test
 from sam_spl.metrics.curves import STEPS, THRESHOLDS, curve_counts, curve_figures, levels
 from sam_spl.metrics.dataset_counts import OWN, resized
+from sam_spl.metrics.figures import figures, hierarchical_figures, pd_by_size
 from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
 from sam_spl.metrics.meter import ProtocolMetric
-from sam_spl.metrics.protocols import columns, differences, figures, hierarchical_figures, pd_by_size
+from sam_spl.metrics.protocols import columns
 from sam_spl.metrics.target import components
 from tests.conftest import GOLDEN
 
