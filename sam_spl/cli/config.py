@@ -30,6 +30,7 @@ class DatasetConfig:
     image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
     test_size: int | None = None  # where testing differs from image_size
     native_test: bool = False  # testing at each image's own size
+    resize: str = "pillow"  # pillow | opencv: how images and masks get to image_size (sam_spl/resize.py)
     mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of [0, 1] values
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     augment: str = "scale_crop"
@@ -188,6 +189,10 @@ def check(config: Any) -> None:
         _require(config.split in ("train", "val", "test"), "split", config.split, "choose train, val or test")
     for key, value in sizes.items():
         _require(value is None or value > 0, key, value, "must be a positive number")
+    from sam_spl.resize import RULES  # with OpenCV, which --help does without
+
+    rule = config.dataset.resize
+    _require(rule in RULES, "dataset.resize", rule, f"choose of {RULES}")
     size = config.dataset.image_size
     _require(size is None or size >= 32, "dataset.image_size", size, "must be at least 32 pixels")
     precisions = ("auto", "fp32", "bf16", "fp16")

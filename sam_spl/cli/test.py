@@ -40,6 +40,7 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         mean=list(config.dataset.mean),
         std=list(config.dataset.std),
         image_size=config.dataset.test_size or config.dataset.image_size,
+        resize="pillow",
     )
     model.to(world.device, memory_format=torch.channels_last)
     normalise = normalise_of(description, model.in_channels)  # type: ignore[arg-type]
@@ -60,7 +61,7 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
 
     counts = evaluate(
         model,
-        EvaluationSet(source, image_size, normalise),
+        EvaluationSet(source, image_size, normalise, description["resize"]),
         world,
         protocols=protocols,
         detailed=config.curves,
@@ -77,7 +78,7 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         """What :func:`levels` gave for an image, also of one that another process predicted."""
         index = int(counts.indices[position])
         if index not in maps:
-            keep(index, Predictor(model, normalise, image_size, world)(source.load(index)[0]))
+            keep(index, Predictor(model, normalise, image_size, world, description["resize"])(source.load(index)[0]))
         return np.frombuffer(zlib.decompress(maps[index]), np.uint8).reshape(source.load(index)[1].shape)
 
     names = [source.name(index) for index in counts.indices]

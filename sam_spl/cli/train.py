@@ -42,7 +42,9 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
     # What can fail is tried before the folder is touched.
     model = _build(config)
     normalise = normalise_of(config.dataset, model.in_channels)  # type: ignore[arg-type]
-    val_set = EvaluationSet(data.part(val).open(), _test_size(config), normalise) if val else None
+    val_set = (
+        EvaluationSet(data.part(val).open(), _test_size(config), normalise, config.dataset.resize) if val else None
+    )
     workers = config.num_workers if config.num_workers is not None else (0 if world.device.type == "cpu" else 4)
     folder = RunFolder(config.save_dir)
     trainer = Trainer(
@@ -125,6 +127,7 @@ def _training_set(config: DictConfig, data: DataSet, source: Any, normalise: Nor
         chips,
         copy_paste=config.copy_paste.probability,
         seed=config.seed,
+        resize=config.dataset.resize,
     )
     return TrainingSet(source, transform, normalise, config.seed)
 
@@ -139,6 +142,7 @@ def _describe(
         "mean": list(normalise.mean),
         "std": list(normalise.std),
         "image_size": _test_size(config),
+        "resize": config.dataset.resize,
         "trained_on": {
             "dataset": data.title,
             "lists": data.lists,

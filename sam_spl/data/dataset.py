@@ -17,9 +17,8 @@ from torch.utils.data import Dataset, Sampler
 
 from sam_spl.data.layout import Item
 from sam_spl.errors import InputError
+from sam_spl.resize import Image, Mask, resize_image, resize_mask
 
-Image = NDArray[Any]  # uint8 or uint16, (H, W) or (H, W, 3)
-Mask = NDArray[np.bool_]  # (H, W)
 Transform = Callable[[Image, Mask, np.random.Generator], tuple[Image, Mask]]
 
 #: Decoded images are kept in memory up to this many bytes per process.
@@ -148,18 +147,25 @@ class EvaluationSet(Dataset[dict[str, Any]]):
 
     Sample: ``image`` float (C, S, S) normalised, or at its own size with ``image_size=None``; ``mask`` bool array
     (H, W) at the image's own size; ``index``; ``name``; ``size`` (H, W).
+
+    Args:
+        source: images with masks.
+        image_size: side of the square that images are resized to; None for their own size.
+        normalise: of the network.
+        resize: how, one of :data:`sam_spl.resize.RULES`.
     """
 
-    def __init__(self, source: Source, image_size: int | None, normalise: Normalise) -> None:
-        self.source, self.image_size, self.normalise = source, image_size, normalise
+    def __init__(self, source: Source, image_size: int | None, normalise: Normalise, resize: str = "pillow") -> None:
+        self.source, self.image_size, self.normalise, self.resize = source, image_size, normalise, resize
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, mask = self.source.load(index)
+        size = mask.shape if self.image_size is None else (self.image_size, self.image_size)
         return {
-            "image": self.normalise(resize(image, self.image_size)),
+            "image": self.normalise(resize_image(image, size, self.resize)),
             "mask": mask,
             "index": index,
             "name": self.source.name(index),
@@ -186,13 +192,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
             yield self.epoch, int(index)
 
 
-def resize(image: Image, image_size: int | None) -> Image:
-    """Bilinear resize to a square of ``image_size``; None leaves it."""
-    if image_size is None or image.shape[:2] == (image_size, image_size):
-        return image
-    return cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
-
-
 def collate_training(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Batch of one size: ``image`` (B, C, H, W), ``mask`` (B, 1, H, W), lists of ``name`` and ``size``."""
     batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
@@ -215,8 +214,7 @@ def read_pair(item: Item) -> tuple[Image, Mask]:
     """
     image, mask = read_image(item.image), read_mask(item.mask)
     if item.resize_mask and image.shape[:2] != mask.shape:
-        size = (image.shape[1], image.shape[0])
-        mask = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        mask = resize_mask(mask, image.shape[:2])
     if image.shape[:2] != mask.shape:
         raise InputError(
             f"dataset: the mask {item.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {item.image.name} "

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from sam_spl.data.copy_paste import CopyPaste
-from sam_spl.data.dataset import Image, Mask, Source, Transform, resize
+from sam_spl.data.dataset import Source, Transform
 from sam_spl.errors import ConfigError, nearest
+from sam_spl.resize import Image, Mask, long_side, resize_covered, resize_image, resize_mask, resize_touched
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,11 @@ class Resize:
     """DATransNet's transform: resize to a square, the mask nearest, and nothing more."""
 
     image_size: int
+    rule: str = "pillow"
 
     def __call__(self, image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
         size = (self.image_size, self.image_size)
-        if mask.shape != size:
-            mask = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-        return resize(image, self.image_size), mask
+        return resize_image(image, size, self.rule), resize_mask(mask, size, self.rule)
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,11 @@ class ResizeFlip:
     """
 
     image_size: int
+    rule: str = "pillow"
 
     def __call__(self, image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
         size = (self.image_size, self.image_size)
-        image = resize(image, self.image_size)
-        if mask.shape != size:
-            mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0
-        return flip(image, mask, rng)
+        return flip(resize_image(image, size, self.rule), resize_touched(mask, size, self.rule), rng)
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,7 @@ class ScaleCrop:
     """SAM-SPL's transform for every other set: flip, long side to 0.5 ... 2 times the size, pad, crop, blur."""
 
     image_size: int
+    rule: str = "pillow"
     scale: tuple[float, float] = (0.5, 2.0)
 
     def __call__(self, image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
@@ -71,7 +70,8 @@ class ScaleCrop:
             image, mask = image[:, ::-1], mask[:, ::-1]
 
         low, high = (round(bound * self.image_size) for bound in self.scale)
-        image, mask = resize_long_side(image, mask, int(rng.integers(low, high + 1)))
+        size = long_side(mask.shape, int(rng.integers(low, high + 1)))
+        image, mask = resize_image(image, size, self.rule), resize_mask(mask, size, self.rule)
         image, mask = pad_to(image, mask, self.image_size)
         image, mask = random_crop(image, mask, self.image_size, rng)
 
@@ -85,38 +85,40 @@ class TargetCrop:
     """A crop at the scale that testing sees, mostly around a target, and the square's symmetries.
 
     Background is a thousand times as frequent as target; crops around targets raise their share. A crop of three
-    quarters of the side costs half the time.
+    quarters of the side costs half the time. What the crop shows is cut out before it is resized.
 
     Args:
         crop: side of the crop in pixels.
         image_size: side that testing resizes to; None where it keeps each image's own size.
+        rule: how images are resized. A mask pixel is target when a target covers half of it, and no target is lost.
         scale: the image is resized by a further exp(u), u uniform in [-scale, scale].
         on_target: probability that the crop is drawn around a target pixel.
     """
 
     crop: int
     image_size: int | None = None
+    rule: str = "pillow"
     scale: float = 0.0
     on_target: float = 0.8
 
     def __call__(self, image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
         factor = math.exp(rng.uniform(-self.scale, self.scale))
-        height, width = (self.image_size, self.image_size) if self.image_size else mask.shape
-        image, mask = resize_pair(image, mask, (round(height * factor), round(width * factor)))
-        image, mask = reflect_to(image, mask, self.crop)
+        own = mask.shape
+        to = [round(side * factor) for side in ((self.image_size, self.image_size) if self.image_size else own)]
+        seen = [min(side, round(self.crop * side / new)) for side, new in zip(own, to, strict=True)]  # source pixels
 
         rows, columns = np.nonzero(mask)
+        free = [side - part for side, part in zip(own, seen, strict=True)]  # where the window may begin
+        corner = [int(rng.integers(0, most + 1)) for most in free]
         if len(rows) and rng.random() < self.on_target:
-            k, margin = rng.integers(len(rows)), min(8, self.crop // 4)
-            top, left = (
-                int(np.clip(centre - rng.integers(margin, self.crop - margin), 0, side - self.crop))
-                for centre, side in zip((rows[k], columns[k]), mask.shape, strict=True)
-            )
-            window = slice(top, top + self.crop), slice(left, left + self.crop)
-            image, mask = image[window], mask[window]
-        else:
-            image, mask = random_crop(image, mask, self.crop, rng)
-        return flip(image, mask, rng)
+            k = rng.integers(len(rows))
+            for axis, (centre, part) in enumerate(zip((rows[k], columns[k]), seen, strict=True)):
+                margin = min(8, part // 4)
+                corner[axis] = int(np.clip(centre - rng.integers(margin, part - margin), 0, free[axis]))
+        window = tuple(slice(start, start + part) for start, part in zip(corner, seen, strict=True))
+        size = min(self.crop, to[0]), min(self.crop, to[1])
+        image, mask = resize_image(image[window], size, self.rule), resize_covered(mask[window], size)
+        return flip(*reflect_to(image, mask, self.crop), rng)
 
 
 def flip(image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
@@ -130,34 +132,12 @@ def flip(image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mas
     return image, mask
 
 
-def resize_long_side(image: Image, mask: Mask, long_side: int) -> tuple[Image, Mask]:
-    """Keep the aspect; bilinear, the mask nearest."""
-    height, width = mask.shape
-    scale = long_side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_LINEAR)
-    mask = cv2.resize(np.ascontiguousarray(mask).view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    return image, mask
-
-
-def resize_pair(image: Image, mask: Mask, size: tuple[int, int]) -> tuple[Image, Mask]:
-    """Resize to ``size`` (H, W): a mask pixel is target when half of it is. Targets that would vanish stay."""
-    if mask.shape == size:
-        return image, mask
-    width_height = size[::-1]
-    image = cv2.resize(image, width_height, interpolation=cv2.INTER_LINEAR)
-    smaller = cv2.resize(mask.astype(np.float32), width_height, interpolation=cv2.INTER_LINEAR) >= 0.5
-    if mask.any() and not smaller.any():
-        smaller = cv2.resize(mask.astype(np.float32), width_height, interpolation=cv2.INTER_AREA) > 0
-    return image, smaller
-
-
 def pad_to(image: Image, mask: Mask, size: int) -> tuple[Image, Mask]:
     """Zeros at the right and the bottom up to ``size``."""
     bottom, right = max(0, size - mask.shape[0]), max(0, size - mask.shape[1])
     if bottom or right:
-        image = np.pad(image, ((0, bottom), (0, right), *[(0, 0)] * (image.ndim - 2)))
-        mask = np.pad(mask, ((0, bottom), (0, right)))
+        image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
+        mask = cv2.copyMakeBorder(mask.view(np.uint8), 0, bottom, 0, right, cv2.BORDER_CONSTANT).view(np.bool_)
     return image, mask
 
 
@@ -185,17 +165,19 @@ def blur(image: Image, radius: float) -> Image:
     return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), radius)
 
 
-#: ``dataset.augment`` and ``trainer.augment`` choose one of these by name.
-AUGMENTATIONS: dict[str, Callable[[int], Transform]] = {
+#: ``dataset.augment`` and ``trainer.augment`` choose one of these by name; of image_size and the rule of resizing.
+AUGMENTATIONS: dict[str, Callable[[int, str], Transform]] = {
     "resize": Resize,
     "resize_flip": ResizeFlip,
     "scale_crop": ScaleCrop,
-    "target_crop": lambda image_size: TargetCrop(image_size * 3 // 4 // 32 * 32 or image_size, image_size),
-    "native_crop": lambda image_size: TargetCrop(image_size, scale=0.2),
+    "target_crop": lambda size, rule: TargetCrop(size * 3 // 4 // 32 * 32 or size, size, rule),
+    "native_crop": lambda size, rule: TargetCrop(size, None, rule, scale=0.2),
 }
 
 
-def build_transform(name: str, image_size: int, source: Source, *, copy_paste: float = 0.0, seed: int = 0) -> Transform:
+def build_transform(
+    name: str, image_size: int, source: Source, *, copy_paste: float = 0.0, seed: int = 0, resize: str = "pillow"
+) -> Transform:
     """The training transform ``name`` at ``image_size``.
 
     Args:
@@ -204,13 +186,14 @@ def build_transform(name: str, image_size: int, source: Source, *, copy_paste: f
         source: the training images, which copy-paste cuts its chips from.
         copy_paste: probability of copy-paste after the transform; 0 leaves it out.
         seed: chooses the images that chips are cut from, where there are very many.
+        resize: one of :data:`sam_spl.resize.RULES`.
 
     Raises:
         ConfigError: unknown name.
     """
     if name not in AUGMENTATIONS:
         raise ConfigError(f"trainer.augment: {name!r} is unknown. Nearest: {nearest(name, AUGMENTATIONS)}")
-    transform = AUGMENTATIONS[name](image_size)
+    transform = AUGMENTATIONS[name](image_size, resize)
     if copy_paste > 0:
         return Compose([transform, CopyPaste.from_source(source, probability=copy_paste, seed=seed)])
     return transform

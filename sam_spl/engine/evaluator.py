@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -18,6 +17,7 @@ from sam_spl.engine.distributed import World
 from sam_spl.errors import InputError
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol
 from sam_spl.metrics.meter import ProtocolMetric
+from sam_spl.resize import resize_logits
 
 
 def evaluate(
@@ -122,6 +122,4 @@ def map_size(resolution: str, logits: Tensor, own: tuple[int, int], input_size: 
 
 def probability(logits: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
     """The probability map (H, W) of logits (1, h, w), interpolated as logits."""
-    if logits.shape[-2:] != torch.Size(size):
-        logits = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
-    return logits[0].sigmoid().cpu().numpy()
+    return resize_logits(logits, size)[0].sigmoid().cpu().numpy()

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sam_spl.data.catalog import normalise_of
-from sam_spl.data.dataset import Image, Normalise, resize
+from sam_spl.data.dataset import Image, Normalise
 from sam_spl.engine.distributed import World, pick_device, pick_precision
 from sam_spl.engine.evaluator import probability
 from sam_spl.models.checkpoints import load_model
+from sam_spl.resize import resize_image
 
 
 class Predictor:
@@ -24,11 +25,14 @@ class Predictor:
         normalise: as in training.
         image_size: the network's square input in pixels; None for the image's own size.
         world: device and precision.
+        resize: how images get to ``image_size``, one of :data:`sam_spl.resize.RULES`.
     """
 
-    def __init__(self, model: nn.Module, normalise: Normalise, image_size: int | None, world: World) -> None:
+    def __init__(
+        self, model: nn.Module, normalise: Normalise, image_size: int | None, world: World, resize: str = "pillow"
+    ) -> None:
         self.model = model.to(world.device, memory_format=torch.channels_last).eval()
-        self.normalise, self.image_size, self.world = normalise, image_size, world
+        self.normalise, self.image_size, self.world, self.resize = normalise, image_size, world, resize
 
     @torch.inference_mode()
     def __call__(self, image: Image) -> NDArray[np.float32]:
@@ -40,7 +44,8 @@ class Predictor:
         Returns:
             (H, W), the probability in [0, 1] that a pixel is target.
         """
-        x = self.normalise(resize(image, self.image_size))[None].to(self.world.device)
+        size = image.shape[:2] if self.image_size is None else (self.image_size, self.image_size)
+        x = self.normalise(resize_image(image, size, self.resize))[None].to(self.world.device)  # type: ignore[arg-type]
         with self.world.autocast():
             logits = self.model(x.contiguous(memory_format=torch.channels_last))[0]
         return probability(logits[0].float(), image.shape[:2])  # type: ignore[arg-type]
@@ -54,7 +59,8 @@ def load(file: str | Path, device: str = "auto", precision: str = "auto") -> Pre
     Raises:
         InputError: as :func:`sam_spl.models.checkpoints.load_model`, or no such device.
     """
-    model, description = load_model(file, mean=Normalise.mean, std=Normalise.std, image_size=256)
+    model, description = load_model(file, mean=Normalise.mean, std=Normalise.std, image_size=256, resize="pillow")
     chosen = pick_device(device)
     world = World(0, 1, chosen, pick_precision(precision, chosen))
-    return Predictor(model, normalise_of(description, model.in_channels), description["image_size"], world)  # type: ignore[arg-type]
+    normalise = normalise_of(description, model.in_channels)  # type: ignore[arg-type]
+    return Predictor(model, normalise, description["image_size"], world, description["resize"])

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from sam_spl.metrics.figures import FIGURES, figures
 from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
 from sam_spl.metrics.protocols import PROTOCOLS, Columns, Protocol, View, columns
 from sam_spl.metrics.target import components
+from sam_spl.resize import resize_mask
 
 Prob = NDArray[np.floating[Any]]  # (H, W) in [0, 1]
 Mask = NDArray[np.bool_]
@@ -130,14 +130,15 @@ class Counter:
         """The row of one image: its index in the data set, probability maps by resolution, mask at its own size."""
         row: list[float] = [float(index)]
         details: list[float] = []
-        targets = {r: components(resized(mask, probs[r].shape)) for r in self.resolutions}  # type: ignore[arg-type]
+        masks = {view._replace(relative=False): resize_mask(mask, probs[view.resolution].shape, view.resize) for view in self.views}
+        targets = {at: components(of) for at, of in masks.items()}
         for view in self.views:
-            prob, of_mask = probs[view.resolution], targets[view.resolution]
+            prob, at = probs[view.resolution], view._replace(relative=False)
             pred = (prob / max(prob.max(initial=0), 1e-38) if view.relative else prob) > THRESHOLD
             found = components(pred)
-            row += count_image(pred, resized(mask, prob.shape), predictions=found, targets=of_mask)  # type: ignore[arg-type]
+            row += count_image(pred, masks[at], predictions=found, targets=targets[at])
             if self.detailed and view == OWN:
-                details = [*count_hierarchical(found, of_mask), *curve_counts(prob, mask, of_mask).ravel().tolist()]
+                details = [*count_hierarchical(found, targets[at]), *curve_counts(prob, mask, targets[at]).ravel().tolist()]
         return [*row, *details]
 
     def unpack(self, rows: NDArray[np.float64]) -> DatasetCounts:
@@ -150,10 +151,3 @@ class Counter:
             return DatasetCounts(indices, views)
         hierarchical, curves = np.split(rows[:, len(self.views) * fields :], [len(HierarchicalCounts._fields)], axis=1)
         return DatasetCounts(indices, views, hierarchical, curves.reshape(-1, STEPS, len(CURVE_FIELDS)))
-
-
-def resized(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A mask at another resolution (H, W): nearest, and binary still."""
-    if mask.shape == size:
-        return mask
-    return cv2.resize(mask.view(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0

@@ -25,6 +25,7 @@ class View(NamedTuple):
 
     resolution: str  # own: the image's; input: the network's; a number: that square
     relative: bool = False  # above half of the image's own maximum, not above 0.5
+    resize: str = "pillow"  # how masks get to another resolution, of sam_spl.resize.RULES
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,13 @@ class Protocol:
 
     Attributes:
         name: what it is called.
-        resolution: as :class:`View`. Where it resizes, masks are resized nearest.
+        resolution: as :class:`View`.
         relative: F1, Pd and Fa are taken above half of each image's maximum, over images with targets only; IoU
             is not.
         empty: nIoU of an image whose mask and prediction are both empty; None: nIoU is not reported.
         by_area: Fa counts the components whose area value equals that of no detected target's component. A known
             fault: a false alarm as large as a detected target vanishes.
+        resize: as :class:`View`; masks are resized nearest.
     """
 
     name: str
@@ -46,11 +48,12 @@ class Protocol:
     relative: bool = False
     empty: float | None = 1.0
     by_area: bool = False
+    resize: str = "pillow"
 
     @property
     def views(self) -> tuple[View, View]:
         """Where IoU is counted, and where F1, Pd and Fa."""
-        return View(self.resolution), View(self.resolution, self.relative)
+        return tuple(View(self.resolution, relative, self.resize) for relative in (False, self.relative))
 
     def describe(self) -> dict[str, Any]:
         """What the protocol fixes, for result files."""

@@ -1,0 +1,102 @@
+"""The one place that resizes images, masks and logits.
+
+Two rules are in use, and a protocol, a recipe or a weights file names which one it follows:
+
+- ``pillow``: images antialiased (the bilinear filter widens with the shrinking factor), masks nearest at pixel
+  centres, source index ``floor((i + 0.5) scale)``. What SAM-SPL, DNANet and MSHNet are published with, and the default.
+- ``opencv``: images by ``INTER_LINEAR``, which loses most targets of one pixel when it shrinks fourfold; masks by
+  ``INTER_NEAREST``, source index ``floor(i scale)``, which displaces them against their images by half a pixel of the
+  result. A fault of DATransNet's published training, there to reproduce it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Image = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+# INTER_NEAREST_EXACT equals Pillow's nearest, exact ties included; torch's nearest-exact differs in ties.
+_NEAREST = {"pillow": cv2.INTER_NEAREST_EXACT, "opencv": cv2.INTER_NEAREST}
+RULES = tuple(_NEAREST)
+
+
+def resize_image(image: Image, size: tuple[int, int], rule: str = "pillow") -> Image:
+    """An image at another size, bilinear; antialiased but under ``opencv``.
+
+    Args:
+        image: uint8, uint16 or float32, (H, W) or (H, W, C).
+        size: (H, W).
+        rule: one of :data:`RULES`.
+
+    Returns:
+        The same type, within one grey level of Pillow's (or equal to OpenCV's) result.
+    """
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
+    image = np.ascontiguousarray(image)
+    if rule == "opencv" or not shrinks:  # the two filters are one when no axis shrinks
+        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+    import torch  # takes seconds, and counting predictions needs none of it
+    import torch.nn.functional as F
+
+    narrow = image.dtype == np.uint16  # which torch does not interpolate
+    x = torch.from_numpy(image.astype(np.float32) if narrow else image)
+    x = x[None, None] if x.ndim == 2 else x.permute(2, 0, 1)[None]  # (1, C, H, W)
+    x = F.interpolate(x, size=size, mode="bilinear", antialias=True)[0]
+    smaller = (x[0] if image.ndim == 2 else x.permute(1, 2, 0)).numpy()
+    return np.rint(smaller).astype(np.uint16) if narrow else smaller
+
+
+def resize_mask(mask: Mask, size: tuple[int, int], rule: str = "pillow") -> Mask:
+    """A mask (H, W) at another size, nearest: each pixel takes the value of one of the source."""
+    if mask.shape == size:
+        return mask
+    pixels = np.ascontiguousarray(mask).view(np.uint8)
+    return cv2.resize(pixels, size[::-1], interpolation=_NEAREST[rule]).view(np.bool_)
+
+
+def resize_touched(mask: Mask, size: tuple[int, int], rule: str = "pillow") -> Mask:
+    """A mask (H, W) at another size: target is what a target's interpolated value reaches at all."""
+    if mask.shape == size:
+        return mask
+    return resize_image(np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255), size, rule) > 0
+
+
+def resize_covered(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A mask (H, W) at another size: target is what a target covers by half, and no target is lost."""
+    if mask.shape == size:
+        return mask
+    covered = resize_image(np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255), size) >= 128
+    if size[0] >= mask.shape[0] and size[1] >= mask.shape[1]:
+        return covered
+    # A target that covers no pixel by half keeps the pixels that it lies in.
+    rows, columns = (at * new // old for at, new, old in zip(np.nonzero(mask), size, mask.shape, strict=True))
+    near = cv2.dilate(covered.view(np.uint8), np.ones((3, 3), np.uint8))
+    lost = near[rows, columns] == 0
+    covered[rows[lost], columns[lost]] = True
+    return covered
+
+
+def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits (..., C, H, W) at another size, bilinear between the network's own grid points."""
+    if logits.shape[-2:] == size:
+        return logits
+    import torch.nn.functional as F
+
+    return F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def long_side(size: tuple[int, int], to: int) -> tuple[int, int]:
+    """(H, W) with the longer side at ``to`` pixels and the aspect kept, as SAM-SPL rounds it."""
+    scale = to / max(size)
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
