@@ -130,7 +130,8 @@ class Counter:
         """The row of one image: its index in the data set, probability maps by resolution, mask at its own size."""
         row: list[float] = [float(index)]
         details: list[float] = []
-        masks = {view._replace(relative=False): resize_mask(mask, probs[view.resolution].shape, view.resize) for view in self.views}
+        places = dict.fromkeys(view._replace(relative=False) for view in self.views)
+        masks = {at: resize_mask(mask, probs[at.resolution].shape, at.resize) for at in places}  # type: ignore[arg-type]
         targets = {at: components(of) for at, of in masks.items()}
         for view in self.views:
             prob, at = probs[view.resolution], view._replace(relative=False)
@@ -138,7 +139,8 @@ class Counter:
             found = components(pred)
             row += count_image(pred, masks[at], predictions=found, targets=targets[at])
             if self.detailed and view == OWN:
-                details = [*count_hierarchical(found, targets[at]), *curve_counts(prob, mask, targets[at]).ravel().tolist()]
+                curves = curve_counts(prob, mask, targets[at])
+                details = [*count_hierarchical(found, targets[at]), *curves.ravel().tolist()]
         return [*row, *details]
 
     def unpack(self, rows: NDArray[np.float64]) -> DatasetCounts:

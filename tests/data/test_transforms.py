@@ -65,7 +65,7 @@ def test_image_and_mask_stay_where_they_are_to_each_other(name, size):
         top, left = (int(rng.integers(20, side - 30)) for side in size)
         image[top : top + 9, left : left + 9], mask[top : top + 9, left : left + 9] = 200, True
         out, out_mask = transform(image, mask, rng)
-        if 0 < out_mask.sum() and not (out_mask[[0, -1]].any() or out_mask[:, [0, -1]].any()):
+        if out_mask.sum() > 0 and not (out_mask[[0, -1]].any() or out_mask[:, [0, -1]].any()):
             grid = np.indices(out.shape)
             bright = (grid * out).sum((1, 2)) / out.sum()
             marked = (grid * out_mask).sum((1, 2)) / out_mask.sum()
