@@ -132,7 +132,7 @@ def _run_tests(configs: list[DictConfig], world: World) -> list[dict[str, Any]]:
 
 def _tests_after(config: DictConfig) -> list[DictConfig]:
     """The tests that ``test_on`` asks for, composed before anything runs."""
-    common = [f"weights={quote(config.save_dir)}", f"device={config.device}", f"precision={config.precision}"]
+    common = [f"weights={quote(config.save_dir)}", f"device={config.device}"]
     common += [f"num_workers={config.num_workers}"] if config.num_workers is not None else []
     tests = []
     for name in config.test_on:

@@ -84,7 +84,7 @@ class CommonConfig:
 
     dataset: DatasetConfig = MISSING
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
-    precision: str = "auto"  # auto | fp32 | bf16 | fp16
+    precision: str = "auto"  # of training: auto (bf16 where the hardware supports it) | fp32 | bf16 | fp16
     num_workers: int | None = None  # loader processes; null: 0 on a CPU, else up to 4
     seed: int = 2727
 
@@ -113,6 +113,7 @@ class TestConfig(CommonConfig):
     __test__ = False  # no test class, whatever pytest thinks of its name
 
     weights: str = MISSING
+    precision: str = "fp32"  # scores are taken in float32 unless asked otherwise: auto | fp32 | bf16 | fp16
     split: str = "test"  # test | val | train
     batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
     image_size: int | None = None  # null: as the weights were trained

@@ -89,6 +89,7 @@ def distributed(device: str, precision: str, *, use_ddp: bool = False) -> Iterat
             "--use_ddp: start the processes with torchrun: torchrun --nproc_per_node=4 training.py ... --use_ddp"
         )
     chosen = pick_device(device, local_rank if size > 1 else None)
+    promise_float32()
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.deterministic = True  # a seed fixes a run
@@ -129,6 +130,12 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
             return torch.device("cuda", index)
     has = f"{count} CUDA device(s), numbered from 0" if count else "no CUDA device"
     raise InputError(f"device: {name} is not there; this machine has {has}. Choose --device auto or --device cpu.")
+
+
+def promise_float32() -> None:
+    """Multiply float32 as float32 on CUDA: cuDNN rounds it to TF32's 10 bits by default."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype | None:

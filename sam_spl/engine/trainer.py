@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -178,7 +178,7 @@ class Trainer:
         counts = evaluate(
             self.evaluated,
             self.val_set,
-            self.world,
+            replace(self.world, precision=None),  # scores are taken in float32
             batch_size=self.config.trainer.eval_batch_size,
             num_workers=self.num_workers,
         )

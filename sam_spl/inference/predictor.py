@@ -11,7 +11,7 @@ from torch import nn
 
 from sam_spl.data.catalog import normalise_of
 from sam_spl.data.dataset import Image, Normalise
-from sam_spl.engine.distributed import World, pick_device, pick_precision
+from sam_spl.engine.distributed import World, pick_device, pick_precision, promise_float32
 from sam_spl.engine.evaluator import probability
 from sam_spl.models.checkpoints import load_model
 from sam_spl.resize import resize_image
@@ -61,6 +61,7 @@ def load(file: str | Path, device: str = "auto", precision: str = "auto") -> Pre
     """
     model, description = load_model(file, mean=Normalise.mean, std=Normalise.std, image_size=256, resize="pillow")
     chosen = pick_device(device)
+    promise_float32()
     world = World(0, 1, chosen, pick_precision(precision, chosen))
     normalise = normalise_of(description, model.in_channels)  # type: ignore[arg-type]
     return Predictor(model, normalise, description["image_size"], world, description["resize"])

@@ -146,6 +146,8 @@ def differences(x: Tensor, weight: Tensor, shift: int) -> Tensor:
     """
     taps = weight.reshape(len(weight), 8, -1).transpose(1, 2)  # (N, C, 8)
     kernel = torch.cat([taps[..., :4], -taps.sum(-1, keepdim=True), taps[..., 4:]], dim=-1).unflatten(-1, (3, 3))
+    # Differences do not see a channel's mean, but with rounded taps, which no longer sum to zero, it would swamp them.
+    x = x - x.mean((2, 3), keepdim=True)
     return F.conv2d(F.pad(x, (shift,) * 4, mode="reflect"), kernel, dilation=shift)
 
 

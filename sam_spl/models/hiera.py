@@ -103,9 +103,7 @@ def _attend(block: MultiScaleBlock, qkv: Tensor) -> Tensor:
     batch, height, width, _ = qkv.shape
     window_h, window_w = block.window_size if block.is_windowed else (height, width)
     pad_h, pad_w = -height % window_h, -width % window_w
-    if pad_h or pad_w:
-        bias = block.attn.qkv.bias.to(qkv.dtype)
-        qkv = F.pad(qkv - bias, (0, 0, 0, pad_w, 0, pad_h)) + bias
+    qkv = pad_with(qkv, block.attn.qkv.bias, pad_h, pad_w)
     rows, columns = (height + pad_h) // window_h, (width + pad_w) // window_w
 
     # (B, rows, window_h, columns, window_w, 3C) -> (B * windows, window_h, window_w, 3C)
@@ -122,6 +120,20 @@ def _attend(block: MultiScaleBlock, qkv: Tensor) -> Tensor:
 
     x = x.transpose(1, 2).reshape(batch, rows, columns, window_h, window_w, -1).transpose(2, 3)
     return x.reshape(batch, rows * window_h, columns * window_w, -1)
+
+
+def pad_with(tokens: Tensor, value: Tensor, rows: int, columns: int) -> Tensor:
+    """Append ``rows`` below and ``columns`` at the right of (B, h, w, C), filled with ``value`` (C).
+
+    The tokens themselves keep every bit, in half precision too.
+    """
+    if not rows and not columns:
+        return tokens
+    height, width = tokens.shape[1:3]
+    padded = F.pad(tokens, (0, 0, 0, columns, 0, rows))
+    padded[:, height:] = value.to(padded.dtype)
+    padded[:, :height, width:] = value.to(padded.dtype)
+    return padded
 
 
 def _pool(tokens: Tensor, pool) -> Tensor:

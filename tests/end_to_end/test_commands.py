@@ -80,6 +80,16 @@ def test_testing_equals_the_last_validation(trained, capsys):
     assert re.search(rf"IoU = {number} \| F1 = {number} \| nIoU = {number} \| Pd = {number} \| Fa = {number}", line)
 
 
+def test_scores_are_taken_in_float32_unless_asked_otherwise(tmp_path):
+    run = tmp_path / "run"
+    row = _train(run, "precision=bf16", "trainer.epochs=2", "recipe=scratch")[-1]
+    results = {p: _test(run, "split=val", "seed=2727", *p) for p in ((), ("precision=bf16",))}
+    assert [result["precision"] for result in results.values()] == ["float32", "bfloat16"]
+    assert results[()]["scores"]["iou"] == row["iou"]  # validation too, though training is in bf16
+    areas = [result["details"]["curves"]["auc_pixel"] for result in results.values()]
+    assert areas[0] != areas[1]
+
+
 @pytest.mark.parametrize("weights", ["", "best.pt", "best.safetensors", "last.pt"])
 def test_every_weights_file_of_a_run_tests_without_a_model_flag(trained, tmp_path, weights):
     commands.test(["--weights", str(trained / weights), "device=cpu", *TINY_SET[:4], f"output_dir={tmp_path}"])

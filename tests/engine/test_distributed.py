@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sam_spl.engine.distributed import World, pick_device, pick_precision
+from sam_spl.engine.distributed import World, distributed, pick_device, pick_precision
 from sam_spl.errors import InputError
 from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
 
@@ -110,6 +110,13 @@ def test_devices_that_are_not_there_are_refused():
         pick_device("cuda:99")
     with pytest.raises(InputError, match="no device"):
         pick_device("gpu0")
+
+
+def test_float32_is_float32():
+    torch.backends.cudnn.allow_tf32 = True
+    with distributed("cpu", "fp32"):
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_precision():

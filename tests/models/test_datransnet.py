@@ -80,6 +80,17 @@ def test_differences_equal_their_definition(shift):
     torch.testing.assert_close(differences(x, weight, shift), expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("shift", [1, 3])
+def test_differences_do_not_see_a_constant_however_the_taps_are_rounded(shift):
+    """With taps rounded to 8 bits, whose sum is no longer zero, a constant of 100 must not come through."""
+    weight = torch.randn(5, 24, 1, 1, generator=torch.manual_seed(0)).bfloat16()
+    x = (2 * torch.randn(2, 3, 16, 16, generator=torch.manual_seed(1))).round().bfloat16() / 2
+    assert not differences(torch.full_like(x, 100.0), weight, shift).any()
+    expected = differences(x.double(), weight.double(), shift).float()
+    high = differences(x + 64, weight, shift).float()  # sums that bfloat16 holds exactly
+    assert (high - expected).abs().max() < 0.03 * expected.std()
+
+
 def test_attention_memory_is_linear_in_the_number_of_pixels():
     part = GradFormer(16, 16, (1, 3), scale=256.0).eval()
     largest = []

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from timm.models.hieradet_sam2 import HieraDet
 
 from sam_spl.errors import ConfigError
-from sam_spl.models.hiera import Hiera
+from sam_spl.models.hiera import Hiera, pad_with
 from sam_spl.models.registry import build_model, model_config, model_names
 from tests.conftest import TINY
 
@@ -86,6 +86,18 @@ def test_the_trunk_equals_timms_though_it_projects_before_padding(name):
         expected = timm.eval().forward_intermediates(image, output_fmt="NHWC", intermediates_only=True)
         for a, b in zip(ours(image), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (3, 0), (0, 2), (3, 2)])
+def test_padding_windows_changes_no_bit_of_a_token_in_half_precision(rows, columns):
+    tokens = torch.randn(2, 5, 4, 8, generator=torch.manual_seed(0)).bfloat16()
+    bias = 100 + torch.randn(8, generator=torch.manual_seed(1))  # adding and taking it away would round the tokens
+    padded = pad_with(tokens, bias, rows, columns)
+    assert padded.shape == (2, 5 + rows, 4 + columns, 8)
+    assert torch.equal(padded[:, :5, :4], tokens)
+    outside = torch.ones(5 + rows, 4 + columns, dtype=torch.bool)
+    outside[:5, :4] = False
+    assert (padded[:, outside] == bias.bfloat16()).all()
 
 
 def test_head_bias_is_the_start_value_of_every_head():
