@@ -67,24 +67,44 @@ def resize_mask(mask: Mask, size: tuple[int, int], rule: str = "pillow") -> Mask
 
 def resize_touched(mask: Mask, size: tuple[int, int], rule: str = "pillow") -> Mask:
     """A mask (H, W) at another size: target is what a target's interpolated value reaches at all."""
-    if mask.shape == size:
-        return mask
-    return resize_image(np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255), size, rule) > 0
+    return mask if mask.shape == size else _interpolated(mask, size, rule) > 0
 
 
 def resize_covered(mask: Mask, size: tuple[int, int]) -> Mask:
     """A mask (H, W) at another size: target is what a target covers by half, and no target is lost."""
     if mask.shape == size:
         return mask
-    covered = resize_image(np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255), size) >= 128
+    covered = _interpolated(mask, size, "pillow") >= 128
     if size[0] >= mask.shape[0] and size[1] >= mask.shape[1]:
         return covered
     # A target that covers no pixel by half keeps the pixels that it lies in.
-    rows, columns = (at * new // old for at, new, old in zip(np.nonzero(mask), size, mask.shape, strict=True))
-    near = cv2.dilate(covered.view(np.uint8), np.ones((3, 3), np.uint8))
+    rows, columns = (at * new // old for at, new, old in zip(target_pixels(mask), size, mask.shape, strict=True))
+    near = cv2.dilate(covered.view(np.uint8), np.ones((3, 3), np.uint8)) if len(rows) else covered
     lost = near[rows, columns] == 0
     covered[rows[lost], columns[lost]] = True
     return covered
+
+
+def target_pixels(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the target pixels, as ``np.nonzero`` gives them, which looks at every pixel for longer."""
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    rows, columns = np.nonzero(mask[top : top + height, left : left + width])
+    return rows + top, columns + left
+
+
+def _interpolated(mask: Mask, size: tuple[int, int], rule: str) -> NDArray[np.uint8]:
+    """A mask of 0 and 255, resized as an image is. Targets are few and small: only their rows and columns are."""
+    out = np.zeros(size, np.uint8)
+    _, top, _, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    if not height:
+        return out
+    band = slice(top, top + height)
+    wide = resize_image(mask[band].view(np.uint8) * np.uint8(255), (height, size[1]), rule)
+    left, _, width, _ = cv2.boundingRect(wide)
+    high = np.zeros((mask.shape[0], width), np.uint8)
+    high[band] = wide[:, left : left + width]
+    out[:, left : left + width] = resize_image(high, (size[0], width), rule) if width else 0
+    return out
 
 
 def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:

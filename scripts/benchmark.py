@@ -22,13 +22,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import cv2
 import numpy as np
+import PIL.Image
 import torch
 import torch.nn.functional as F
 from skimage.measure import label, regionprops
 from torch import nn
+from torchvision.transforms.v2 import functional as tv
 
 from sam_spl.cli.errors import run
 from sam_spl.data.check import examine
+from sam_spl.data.dataset import Normalise
 from sam_spl.data.layout import Item
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.data.transforms import AUGMENTATIONS
@@ -41,6 +44,7 @@ from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.metrics.target import components
 from sam_spl.models import hiera
 from sam_spl.models.registry import build_model
+from sam_spl.resize import resize_image
 
 
 def benchmark(argv: list[str]) -> None:
@@ -72,9 +76,27 @@ def data(size: int, repeat: int) -> None:
     samples = [source.load(index) for index in range(50)]
     rng = np.random.default_rng(0)
     work: dict[str, Callable[[], object]] = {"synthetic image": lambda: [source.load(index) for index in range(50)]}
+    large = SyntheticSource(50, (400, 592), seed=2)
+    pictures = [large.load(index)[0] for index in range(50)]
+    normalise = Normalise()
     for name, make in AUGMENTATIONS.items():
-        transform = make(size)
+        transform = make(size, "pillow")
         work[f"augment {name}"] = lambda t=transform: [t(image, mask, rng) for image, mask in samples]
+        work[f"augment {name}, normalise"] = lambda t=transform: [
+            normalise(t(image, mask, rng)[0]) for image, mask in samples
+        ]
+    to = (size, size)
+    work |= {
+        "400x592 resized": lambda: [resize_image(image, to) for image in pictures],
+        "400x592 by Pillow": lambda: [
+            PIL.Image.fromarray(image).resize(to, PIL.Image.Resampling.BILINEAR) for image in pictures
+        ],
+        "400x592 by torchvision": lambda: [
+            tv.resize(torch.from_numpy(image)[None], list(to), antialias=True) for image in pictures
+        ],
+        "400x592 by INTER_AREA": lambda: [cv2.resize(image, to, interpolation=cv2.INTER_AREA) for image in pictures],
+        "400x592 by INTER_LINEAR": lambda: [cv2.resize(image, to) for image in pictures],
+    }
 
     cases = [(response(mask, rng), mask) for _, mask in samples]
     noise = [(cv2.GaussianBlur(rng.random(m.shape, dtype=np.float32), (0, 0), 1), m) for _, m in samples]
@@ -100,7 +122,7 @@ def data(size: int, repeat: int) -> None:
         work["check_dataset.py"] = lambda: [examine(item, "train") for item in items]
         for name, seconds in interleaved(work, repeat, lambda: None).items():
             print(
-                f"{name:<28} {1000 * seconds / 50:8.3f} ms an image of {size} px, {50 / seconds:8.0f} images/s a core"
+                f"{name:<34} {1000 * seconds / 50:8.3f} ms an image of {size} px, {50 / seconds:8.0f} images/s a core"
             )
 
 

@@ -15,7 +15,16 @@ import numpy as np
 from sam_spl.data.copy_paste import CopyPaste
 from sam_spl.data.dataset import Source, Transform
 from sam_spl.errors import ConfigError, nearest
-from sam_spl.resize import Image, Mask, long_side, resize_covered, resize_image, resize_mask, resize_touched
+from sam_spl.resize import (
+    Image,
+    Mask,
+    long_side,
+    resize_covered,
+    resize_image,
+    resize_mask,
+    resize_touched,
+    target_pixels,
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ class TargetCrop:
         to = [round(side * factor) for side in ((self.image_size, self.image_size) if self.image_size else own)]
         seen = [min(side, round(self.crop * side / new)) for side, new in zip(own, to, strict=True)]  # source pixels
 
-        rows, columns = np.nonzero(mask)
+        rows, columns = target_pixels(mask)
         free = [side - part for side, part in zip(own, seen, strict=True)]  # where the window may begin
         corner = [int(rng.integers(0, most + 1)) for most in free]
         if len(rows) and rng.random() < self.on_target:
