@@ -5,7 +5,7 @@
     python scripts/download_sam2.py tiny small         only these
     python scripts/download_sam2.py --check            check the files that are there
 
-Then: python training.py model=sam_spl_t model.trunk_weights=checkpoints/sam2.1_hiera_tiny.pt ...
+Then: python training.py model=sam_spl_t ..., which takes its file from there.
 
 On a machine without network, fetch the files that this lists elsewhere and copy them into checkpoints/.
 """
@@ -27,11 +27,15 @@ from tqdm import tqdm
 from sam_spl.cli.errors import run
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.models.checkpoints import load_trunk
-from sam_spl.models.registry import build_model
+from sam_spl.models.registry import build_model, model_config, model_names
 
 SOURCE = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
-#: Checkpoint -> the variant whose trunk it holds.
-FILES = {"tiny": "sam_spl_t", "small": "sam_spl_s", "base_plus": "sam_spl_b", "large": "sam_spl_l"}
+#: Checkpoint (tiny, small, ...) -> the variant whose trunk it holds.
+FILES = {
+    file.removeprefix("sam2.1_hiera_").removesuffix(".pt"): variant
+    for variant in model_names()
+    if (file := model_config(variant).get("trunk_file"))
+}
 _CHUNK = 1 << 20
 
 
@@ -47,7 +51,7 @@ def download(argv: list[str]) -> None:
         if name not in FILES:
             raise ConfigError(f"{name!r} is unknown. Nearest: {nearest(name, FILES)}")
     for name in options.names or FILES:
-        file = options.folder / f"sam2.1_hiera_{name}.pt"
+        file = options.folder / model_config(FILES[name])["trunk_file"]
         if not options.check:
             fetch(options.source.rstrip("/") + "/" + file.name, file)
         if file.exists() or not options.check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +69,9 @@ class OptimizerConfig:
     name: str = "adan"
     lr: float = 1e-2
     weight_decay: float = 1e-4
-    args: dict[str, Any] = field(default_factory=dict)
+    args: dict[str, Any] = field(
+        default_factory=dict
+    )  # replaced, not merged, by those given; of a recipe, dropped with name=
     trunk_lr_scale: float = 1.0  # learning rate of a trunk that trains, over that of the rest
     schedule: str = "cosine"  # cosine | multistep
     eta_min: float = 1e-6  # of the cosine
@@ -93,6 +96,7 @@ class CommonConfig:
 class TrainConfig(CommonConfig):
     """``training.py``."""
 
+    recipe: str = "auto"  # the file of configs/recipe/ that was taken
     model: dict[str, Any] = MISSING
     loss: dict[str, Any] = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -171,6 +175,12 @@ def check(config: Any) -> None:
         )
         _require(0 <= trainer.ema_decay < 1, "trainer.ema_decay", trainer.ema_decay, "must be in [0, 1)")
         _require(0 <= trainer.val_share < 1, "trainer.val_share", trainer.val_share, "must be in [0, 1)")
+        _require(
+            0 <= optimizer.warmup_epochs < math.inf,
+            "optimizer.warmup_epochs",
+            optimizer.warmup_epochs,
+            "must be a number of epochs from 0 up",
+        )
         schedules = ("cosine", "multistep")
         _require(optimizer.schedule in schedules, "optimizer.schedule", optimizer.schedule, f"choose of {schedules}")
         choices = ("auto", "val", "last", "test")

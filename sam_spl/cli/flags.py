@@ -9,10 +9,12 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from sam_spl.cli import auto
 from sam_spl.cli.config import DatasetConfig, check, register
 from sam_spl.errors import ConfigError, nearest, plain
 from sam_spl.files import config_folder
@@ -97,14 +99,14 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: unknown group, choice or key (with the nearest valid ones), or a value of the wrong kind.
     """
-    register()
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
-            config = compose(name, overrides=[*_recipe_of_model(overrides), *overrides])
-            if config.dataset.members:
-                _resolve_members(config.dataset)
-            OmegaConf.resolve(config)
+        config = _compose(name, overrides)
+        if config.get("recipe") == "auto":
+            given = [word for word in overrides if not word.startswith("recipe=")]
+            config = _compose(name, [*given, f"recipe={auto.recipe(config)}"])
+        if config.dataset.members:
+            _resolve_members(config.dataset)
+        OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, name)) from error
     for key in sorted(OmegaConf.missing_keys(config)):
@@ -144,14 +146,28 @@ def dataset_config(name: str, **changes: Any) -> Any:
     return OmegaConf.merge(OmegaConf.structured(DatasetConfig), OmegaConf.load(file), changes)
 
 
-def _recipe_of_model(overrides: Sequence[str]) -> list[str]:
-    """The recipe that the chosen network's file asks for, where the command line asks for none."""
-    given = dict(word.split("=", 1) for word in overrides if "=" in word)
-    file = config_folder() / "model" / f"{given.get('model')}.yaml"
-    if {"recipe", "experiment"} & given.keys() or not file.is_file():
-        return []
-    recipe = OmegaConf.load(file).get("recipe")
-    return [f"recipe={recipe}"] if recipe else []
+def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Hydra's composition, with the recipe's name and what ``model.trunk_weights=auto`` stands for put in."""
+    register()
+    GlobalHydra.instance().clear()
+    words = OverridesParser.create().parse_overrides(list(overrides))
+    arguments = [word for word in words if f"{word.key_or_group}.".startswith("optimizer.args.")]
+    with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+        rest = [str(word.input_line) for word in words if word not in arguments]
+        config = compose(name, overrides=rest, return_hydra_config=True)
+    choices = config.hydra.runtime.choices
+    with open_dict(config):
+        del config["hydra"]
+        # A recipe's arguments are its own optimizer's. Hydra would merge them with those of another one.
+        if {"optimizer.name", "optimizer.args"} & {word.key_or_group for word in words}:
+            config.optimizer.args = {}
+        for word in arguments:
+            OmegaConf.update(config, word.key_or_group, word.value(), merge=False)
+    if "recipe" in choices:
+        config.recipe = choices["recipe"]
+        if "trunk_weights" in config.model:
+            config.model.trunk_weights = auto.trunk_weights(config)
+    return config
 
 
 def _resolve_members(dataset: Any) -> None:

@@ -16,6 +16,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 import sam_spl
+from sam_spl.cli import auto
+from sam_spl.cli.flags import quote
 from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet, Joined, Normalise, TrainingSet
 from sam_spl.data.transforms import build_transform
@@ -40,7 +42,7 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
     val = _selection(config, data)
 
     # What can fail is tried before the folder is touched.
-    model = _build(config)
+    model = _build(config, state)
     normalise = normalise_of(config.dataset, model.in_channels)  # type: ignore[arg-type]
     val_set = (
         EvaluationSet(data.part(val).open(), _test_size(config), normalise, config.dataset.resize) if val else None
@@ -57,7 +59,7 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
         folder=folder,
         description=_describe(config, data, model, normalise, val),
         num_workers=workers,
-        extra={"overrides": [word for word in overrides if not word.startswith(("resume=", "overwrite="))]},
+        extra={"overrides": _settled(overrides, config)},
     )
     if state is not None:
         trainer.resume(state)
@@ -102,17 +104,19 @@ def _selection(config: DictConfig, data: DataSet) -> str | None:
     return None if choice == "last" else choice
 
 
-def _build(config: DictConfig) -> torch.nn.Module:
+def _build(config: DictConfig, state: Mapping[str, Any] | None) -> torch.nn.Module:
+    """The network with the weights that it starts from; those of a resumed run come with its ``state`` later."""
     settings = OmegaConf.to_container(config.model)
     assert isinstance(settings, dict)
     arguments = {str(key): value for key, value in settings.items() if key not in (*NOT_ARGUMENTS, "_target_")}
+    if state is not None:
+        if arguments.get("freeze_trunk", False) is None:  # what the weights at the start of the run decided
+            arguments["freeze_trunk"] = state["description"]["arguments"]["freeze_trunk"]
+        return build_model(settings["name"], **arguments)
     model = build_model(settings["name"], **arguments)
-    if settings.get("trunk_weights") and config.resume is None:
+    if settings.get("trunk_weights"):
         load_trunk(model, str(settings["trunk_weights"]), settings.get("hub"))
-    elif settings.get("trunk_weights") and arguments["freeze_trunk"] is None:
-        model.freeze_trunk()  # resumed: the weights come from last.pt
-        model.built_from["arguments"]["freeze_trunk"] = True
-    if config.weights is not None and config.resume is None:
+    if config.weights is not None:
         load_weights(model, config.weights)
     return model
 
@@ -164,7 +168,19 @@ def _settings(config: DictConfig) -> str:
         settings.pop(key)
     for dataset in (settings["dataset"], *settings["dataset"]["members"]):
         dataset.pop("data_path")
+    if settings["model"].get("trunk_weights"):
+        settings["model"]["trunk_weights"] = Path(settings["model"]["trunk_weights"]).name
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _settled(overrides: list[str], config: DictConfig) -> list[str]:
+    """What resuming composes again: ``auto`` by what it stood for, since files may come and go in between."""
+    passing = ("resume=", "overwrite=", "recipe=", "model.trunk_weights=")
+    settled = [word for word in overrides if not word.startswith(passing)] + [f"recipe={config.recipe}"]
+    if "trunk_weights" in config.model:
+        source = config.model.trunk_weights
+        settled.append(f"model.trunk_weights={'null' if source is None else quote(source)}")
+    return settled
 
 
 def _chips_leak(config: DictConfig) -> bool:
@@ -213,11 +229,8 @@ def _announce(
         log.warning(
             "copy-paste cuts chips out of the TEST images too (copy_paste.source=all): its scores are optimistic"
         )
-    if hasattr(model, "encoder") and not config.model.trunk_weights and config.weights is None:
-        log.info(
-            "the trunk starts from random weights and trains, which recipe=scratch is made for; SAM 2's weights come "
-            "with model.trunk_weights=FILE or hub"
-        )
+    warns, text = auto.chosen(config)
+    log.log(logging.WARNING if warns else logging.INFO, "%s", text)
     if val is None:
         log.info("best.* are the last epoch's: no validation images (trainer.val_share=0.2 holds some out)")
     elif val == "test":

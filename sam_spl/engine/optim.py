@@ -46,10 +46,18 @@ def learning_rate(epoch: float, epochs: int, config: Any) -> float:
 
     Linear from 0 over ``warmup_epochs``, then half a cosine from ``lr`` to ``eta_min`` at the end of the last epoch,
     or (``multistep``) ``lr`` times ``gamma`` for every milestone passed.
+
+    Args:
+        epoch: with ``per_step`` the middle of a step; without, the start of an epoch, whose rate holds for all of it.
+            The start of the first one would have a warm-up of zero, so a warm-up takes the epoch's middle: the mean
+            of what ``per_step`` gives.
+        epochs: of the whole training.
+        config: :class:`~sam_spl.cli.config.OptimizerConfig`.
     """
     warmup = config.warmup_epochs
     if epoch < warmup:
-        return config.lr * epoch / warmup
+        reached = epoch if config.per_step else min(epoch + 0.5, warmup)
+        return config.lr * reached / warmup
     if config.schedule == "multistep":
         return config.lr * config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
     done = (epoch - warmup) / max(epochs - warmup, 1e-9)

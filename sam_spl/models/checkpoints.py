@@ -45,6 +45,11 @@ class Weights:
     kind: str
     description: dict[str, Any]
 
+    @property
+    def frozen_trunk(self) -> bool:
+        """Whether the trunk was frozen in training, so that it still is what SAM 2's weights made it."""
+        return self.kind == "published" or bool(self.description.get("arguments", {}).get("freeze_trunk"))
+
 
 def read_weights(file: str | Path) -> Weights:
     """Read any weights file that this toolkit understands, on the CPU.
@@ -116,6 +121,9 @@ def read_torch(path: Path) -> Any:
 def load_weights(model: nn.Module, file: str | Path) -> nn.Module:
     """Load a file of any kind but SAM 2's into ``model``; all of it or an error.
 
+    A trunk that was frozen when these weights were trained is frozen, unless the model was built with
+    ``freeze_trunk=False``.
+
     Raises:
         InputError: names are missing, unexpected or misshapen, or the weights are another variant's.
     """
@@ -131,6 +139,8 @@ def load_weights(model: nn.Module, file: str | Path) -> nn.Module:
                 f"Build the model with {key}={theirs}."
             )
     load_strict(model, weights.state, weights.path)
+    if weights.frozen_trunk:
+        _freeze_unless_told(model)
     return model
 
 
@@ -209,11 +219,7 @@ def load_trunk(model: nn.Module, source: str, hub: str | None = None) -> None:
     # A three-stage variant takes three stages; deeper blocks of the file stay where they are.
     used = {n: v for n, v in state.items() if not n.startswith("blocks.") or int(n.split(".")[1]) < len(trunk.blocks)}
     load_strict(trunk, used, where)
-
-    arguments = model.built_from["arguments"]
-    if arguments["freeze_trunk"] is None:
-        arguments["freeze_trunk"] = True
-        model.freeze_trunk()
+    _freeze_unless_told(model)
 
 
 def save_weights(
@@ -247,6 +253,13 @@ def sha256(file: str | Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with Path(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _freeze_unless_told(model: nn.Module) -> None:
+    arguments = getattr(model, "built_from", {}).get("arguments", {})
+    if arguments.get("freeze_trunk", False) is None:
+        arguments["freeze_trunk"] = True
+        model.freeze_trunk()
 
 
 def _whole_network(weights: Weights) -> Weights:
@@ -289,7 +302,8 @@ def _recognise(weights: Weights, train_size: int | None) -> dict[str, Any]:
             if model_arguments.get("embed_dim") == len(width) and sum(model_arguments["stages"]) == len(blocks):
                 # The published code ran Hiera-L with one head in its first stage.
                 heads = 1 if weights.kind == "published" else model_arguments["num_heads"]
-                return {"model": name, "arguments": {"num_heads": heads}}
+                frozen = weights.kind == "published" or None
+                return {"model": name, "arguments": {"num_heads": heads, "freeze_trunk": frozen}}
     raise InputError(
         f"{weights.path}: says not what model it is of, and no known variant fits its shapes. "
         "Give weights of this toolkit or published SAM-SPL weights."

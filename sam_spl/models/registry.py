@@ -11,8 +11,8 @@ from torch import nn
 from sam_spl.errors import ConfigError, nearest
 from sam_spl.files import config_folder
 
-#: Keys of a model file that are no arguments of its class: which recipe it wants, and which weights to fetch.
-NOT_ARGUMENTS = ("name", "recipe", "trunk_weights", "hub")
+#: Keys of a model file that are no arguments of its class: which recipe it wants, and where its trunk's weights are.
+NOT_ARGUMENTS = ("name", "recipe", "recipe_without_trunk_weights", "trunk_weights", "trunk_file", "hub")
 
 
 def model_names() -> list[str]:

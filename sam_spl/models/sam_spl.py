@@ -26,7 +26,7 @@ class SAMSPL(nn.Module):
         use_sam_decoder: False for the ablation without transformer, prompt and token.
         mutual_calibration: False for the ablation with plain skips.
         freeze_trunk: keep the trunk as it is, as published with SAM 2 weights. None leaves it free until
-            :func:`~sam_spl.models.checkpoints.load_trunk` brings such weights: a frozen random trunk teaches nothing.
+            :mod:`~sam_spl.models.checkpoints` brings such weights: a frozen random trunk teaches nothing.
         head_bias: start value of the heads' bias; None keeps PyTorch's. Targets cover one pixel in a thousand, and
             training from random weights gains from a start that says so (-4 is a probability of 0.018).
 

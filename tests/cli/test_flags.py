@@ -51,7 +51,7 @@ def test_paths_are_taken_literally():
 
 @pytest.mark.parametrize("flags", [TRAIN_FLAGS, TEST_FLAGS])
 def test_every_flag_sets_a_key_that_there_is(flags):
-    config = compose_config("train" if flags is TRAIN_FLAGS else "test", ["weights=x"])
+    config = compose_config("train", []) if flags is TRAIN_FLAGS else compose_config("test", ["weights=x"])
     for key in filter(None, flags.values()):
         node = config
         for part in key.split("."):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,9 +52,39 @@ def test_cosine_per_epoch_equals_pytorchs():
 
 
 def test_warmup_rises_linearly_and_joins_the_cosine():
-    config = OptimizerConfig(lr=1.0, eta_min=0.0, warmup_epochs=2)
+    config = OptimizerConfig(lr=1.0, eta_min=0.0, warmup_epochs=2, per_step=True)
     rates = [learning_rate(epoch, 10, config) for epoch in (0.0, 1.0, 2.0, 6.0, 10.0)]
     assert rates == pytest.approx([0, 0.5, 1.0, 0.5, 0.0], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "rates"),
+    [
+        (1, [1 / 2, 1.0]),
+        (2, [1 / 4, 3 / 4, 1.0]),
+        (4, [1 / 8, 3 / 8, 5 / 8, 7 / 8, 1.0]),
+        (0.25, [1.0]),  # over before the middle of the first epoch
+        (1.25, [0.4, 1.0]),
+        (0, [1.0]),
+    ],
+)
+@pytest.mark.parametrize("schedule", ["cosine", "multistep"])
+def test_a_warmup_per_epoch_has_the_mean_of_one_per_step_and_begins_above_zero(warmup, rates, schedule):
+    config = OptimizerConfig(lr=1.0, warmup_epochs=warmup, schedule=schedule)
+    got = [learning_rate(epoch, 1000, config) for epoch in range(len(rates))]
+    assert got == pytest.approx(rates, abs=1e-5)  # the cosine has moved by 1e-6 after a fraction of an epoch
+    for epoch, rate in enumerate(rates[: int(warmup)]):
+        steps = [learning_rate(epoch + (k + 0.5) / 8, 1000, replace(config, per_step=True)) for k in range(8)]
+        assert sum(steps) / 8 == pytest.approx(rate)
+
+
+def test_schedules_without_a_warmup_and_warmups_per_step_are_as_they_were():
+    config = OptimizerConfig(lr=3e-3, eta_min=1e-6, warmup_epochs=3.0, per_step=True)
+    assert [learning_rate(x, 9, config) for x in (0.05, 1.7, 2.9)] == [3e-3 * x / 3.0 for x in (0.05, 1.7, 2.9)]
+    published = OptimizerConfig(lr=1e-2, eta_min=1e-6)
+    for epoch in (0, 1, 77, 299):
+        cosine = 1e-6 + (1e-2 - 1e-6) * (1 + math.cos(math.pi * (epoch / 300))) / 2
+        assert learning_rate(epoch, 300, published) == cosine
 
 
 class _Two(nn.Module):
