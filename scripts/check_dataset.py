@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
         config = dataset_config(options.dataset, data_path=options.data_path)
     config.lists, config.missing = options.lists, "skip"
     split = locate(config)
-    report = {"dataset": config.title} | check(split, published=config.published_splits, official=config.official_lists)
+    report = {"dataset": config.title} | check(split, config)
 
     output = Path(options.output)
     write_text(output / f"{config.title}.json", json.dumps(report, indent=1) + "\n")

@@ -6,7 +6,7 @@ PyTorch and what builds on it take seconds to import, so ``--help`` and a mistyp
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,7 @@ def train(argv: list[str]) -> None:
         configs[name] = compose_config("train", runs[name])
         configs[name].save_dir = str(last.parent)
 
+    _hold_them_all(configs.values())
     tests = {name: _tests_after(config) for name, config in configs.items()}
     first = _same_devices(configs)
     with distributed(first.device, first.precision, use_ddp=first.use_ddp) as world:
@@ -87,7 +88,7 @@ def test(argv: list[str]) -> None:
     for name, config in configs.items():
         if name and config.output_dir is not None:
             config.output_dir = str(Path(config.output_dir) / name)
-    _holds_them_all({config.dataset.title: config.dataset.data_path for config in configs.values()})
+    _hold_them_all(configs.values())
 
     from sam_spl.engine.distributed import distributed
 
@@ -148,17 +149,21 @@ def _tests_after(config: DictConfig) -> list[DictConfig]:
     return tests
 
 
-def _holds_them_all(paths: dict[str, str]) -> None:
+def _hold_them_all(configs: Iterable[DictConfig]) -> None:
     """Several sets cannot be read from the folder of one.
 
     Raises:
         ConfigError: they would be.
     """
-    for path in set(paths.values()) if len(paths) > 1 else ():
-        if has_images(path):
+    asked: dict[str, set[str]] = {}
+    for dataset in (config.dataset for config in configs):
+        if dataset.source == "folder":
+            asked.setdefault(dataset.data_path, set()).add(dataset.title)
+    for path, titles in asked.items():
+        if len(titles) > 1 and has_images(path):
             raise ConfigError(
-                f"dataset.data_path: {path} is one data set, but {len(paths)} are asked for ({', '.join(paths)}). Give "
-                "the folder that holds them."
+                f"dataset.data_path: {path} is one data set, but {len(titles)} are asked for "
+                f"({', '.join(sorted(titles))}). Give the folder that holds them."
             )
 
 

@@ -27,6 +27,7 @@ class DatasetConfig:
     odd_masks: list[str] = field(default_factory=list)  # names whose masks may be of another size than their images
     published_splits: list[str] = field(default_factory=list)  # counts of images, as 663/664
     official_lists: list[str] = field(default_factory=list)  # fingerprints of lists, as far as they are recorded
+    published_size: list[int] | None = None  # (H, W), where all images of the set are of one size
     members: list[Any] = field(default_factory=list)  # names of the sets that this one is the union of
     image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
     test_size: int | None = None  # where testing differs from image_size

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from sam_spl.metrics import protocols_named, scores
 from sam_spl.metrics.curves import STEPS, levels
 from sam_spl.models.checkpoints import find_weights, load_model, sha256
 
+log = logging.getLogger(__name__)
+
 
 def run(config: DictConfig, world: World) -> dict[str, Any] | None:
     """Score one weights file on one data set, in this process; the result file's content, of rank 0."""
@@ -47,6 +51,8 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
     image_size = None if config.native_size else config.image_size or description["image_size"]
     # A held-out share is the training run's own business: testing sees the set's own lists.
     data = open_dataset(config.dataset, seed=config.seed)
+    if data.identity.mismatch and world.main:
+        log.warning("WRONG DATA SET? %s", data.identity.mismatch)
     source = data.part(config.split).open()
     protocols = protocols_named(config.protocols)
     folder = (
@@ -93,7 +99,8 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         ),
         "weights": {"file": str(weights), "sha256": sha256(weights), **description},
         "dataset": {"name": data.title, "lists": data.lists, "split": config.split, "where": data.where}
-        | {"fingerprint": data.parts[config.split].fingerprint, "skipped": len(data.skipped)},
+        | {"fingerprint": data.parts[config.split].fingerprint, "skipped": len(data.skipped)}
+        | asdict(data.identity),
         "image_size": image_size,
         "device": str(world.device),
         "precision": str(world.precision or torch.float32).removeprefix("torch."),
@@ -143,6 +150,7 @@ def _about(
         rows.append(("note", "these weights were chosen on the test images (trainer.selection=test)"))
     if "chips_from" in (description.get("trained_on") or {}):
         rows.append(("note", "copy-paste saw targets of the test images in training (copy_paste.source=all)"))
+    rows += [("note", text) for text in asdict(data.identity).values() if text]
     if data.skipped:
         rows.append(("note", f"{len(data.skipped)} images without mask or file were skipped (dataset.missing=skip)"))
     return rows

@@ -219,6 +219,10 @@ def _announce(
     )
     counts = ", ".join(f"{part.count} {role}" for role, part in data.parts.items())
     log.info("%s: %s images (%s, lists: %s)", data.title, counts, data.where, data.lists)
+    if data.identity.mismatch:
+        log.warning("WRONG DATA SET? %s", data.identity.mismatch)
+    if data.identity.remark:
+        log.info("%s", data.identity.remark)
     if data.skipped:
         log.warning(
             "skipped %d images without mask or file (dataset.missing=skip), first %s",

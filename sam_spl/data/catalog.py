@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sam_spl.data.dataset import FolderSource, Normalise, Source
+from sam_spl.data.identity import Identity, identify
 from sam_spl.data.layout import Item, Split, find_root, find_split, fingerprint
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.errors import ConfigError, InputError
@@ -42,6 +43,7 @@ class DataSet:
         where: the folder, or how it is generated.
         parts: train, val and test.
         skipped: names left out because image or mask is missing (``dataset.missing=skip``).
+        identity: what speaks against its being the set that it is called.
     """
 
     title: str
@@ -49,6 +51,7 @@ class DataSet:
     where: str
     parts: dict[str, Part]
     skipped: tuple[str, ...] = ()
+    identity: Identity = field(default_factory=Identity)
 
     def part(self, role: str) -> Part:
         """The part ``role``.
@@ -75,7 +78,7 @@ def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataS
     """
     if config.source == "synthetic":
         return _synthetic(config, seed)
-    split = _union(config.members) if config.members else locate(config)
+    split, identity = _union(config.members) if config.members else _found(config)
     train, val = split.train, split.val
     if val_share > 0 and not val:
         train, val = hold_out(train, val_share, seed)
@@ -88,7 +91,13 @@ def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataS
             for role, items in (("train", train), ("val", val), ("test", split.test))
         },
         split.skipped,
+        identity,
     )
+
+
+def _found(config: Any) -> tuple[Split, Identity]:
+    split = locate(config)
+    return split, identify(config, split)
 
 
 def locate(config: Any) -> Split:
@@ -115,9 +124,10 @@ def locate(config: Any) -> Split:
     )
 
 
-def _union(members: list[Any]) -> Split:
+def _union(members: list[Any]) -> tuple[Split, Identity]:
     """Several sets as one; an image is called by its set and its name."""
-    splits = {member.title: locate(member) for member in members}
+    found = {member.title: _found(member) for member in members}
+    splits = {title: split for title, (split, _) in found.items()}
     if len({split.root for split in splits.values()}) < len(splits):
         raise InputError(
             f"dataset: {' and '.join(splits)} are both read from {members[0].data_path}. Give --data_path the "
@@ -131,13 +141,18 @@ def _union(members: list[Any]) -> Split:
             for item in getattr(split, role)
         )
 
-    return Split(
+    union = Split(
         root=Path(members[0].data_path),
         lists=", ".join(f"{title} {split.lists}" for title, split in splits.items()),
         train=together("train"),
         val=together("val"),
         test=together("test"),
         skipped=tuple(f"{title}/{name}" for title, split in splits.items() for name in split.skipped),
+    )
+    identities = [identity for _, identity in found.values()]
+    return union, Identity(
+        mismatch="; ".join(one.mismatch for one in identities if one.mismatch) or None,
+        remark="; ".join(one.remark for one in identities if one.remark) or None,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_spl.data.dataset import binarise, decode, read_image
+from sam_spl.data.identity import identify
 from sam_spl.data.layout import Item, Split, fingerprint
 from sam_spl.errors import InputError
 
@@ -74,13 +75,12 @@ def examine(item: Item, role: str) -> Facts:
     return facts
 
 
-def check(split: Split, *, published: Sequence[str] = (), official: Sequence[str] = ()) -> dict[str, Any]:
+def check(split: Split, named: Any) -> dict[str, Any]:
     """Examine every image of a split.
 
     Args:
         split: from :func:`sam_spl.data.layout.find_split` with ``skip_missing``.
-        published: the counts that papers use, as ``663/664``.
-        official: fingerprints of official lists, as far as they are known.
+        named: :class:`~sam_spl.cli.config.DatasetConfig` of the set that it is called.
 
     Returns:
         Plain values for JSON: what there is, and under ``wrong`` and ``noteworthy`` what to do about it.
@@ -94,6 +94,7 @@ def check(split: Split, *, published: Sequence[str] = (), official: Sequence[str
     areas = np.array([area for one in read for area in one.areas])
     train = [one for one in read if one.role == "train"]
     exact, near = duplicates(read)
+    official = named.official_lists
     report: dict[str, Any] = {
         "where": str(split.root),
         "lists": split.lists,
@@ -122,8 +123,9 @@ def check(split: Split, *, published: Sequence[str] = (), official: Sequence[str
         "exact_duplicates": exact,
         "near_duplicates": near,
     }
-    counts = "/".join(str(len(of)) for of in by_role.values() if of)
-    report["wrong"], report["noteworthy"] = _verdict(report, counts, published)
+    identity = identify(named, split, [one.size for one in read])
+    report["wrong"], report["noteworthy"] = _verdict(report)
+    report["wrong"] += [text for text in asdict(identity).values() if text]
     return report
 
 
@@ -159,7 +161,7 @@ def duplicates(facts: Sequence[Facts]) -> tuple[list[list[str]], list[list[str]]
     return exact, [list(pair) for _, pair in sorted(near, key=lambda entry: -entry[0])]
 
 
-def _verdict(report: dict[str, Any], counts: str, published: Sequence[str]) -> tuple[list[str], list[str]]:
+def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What is wrong, and what is only worth knowing; each says how to mend it."""
     wrong, noteworthy = [], []
 
@@ -198,13 +200,6 @@ def _verdict(report: dict[str, Any], counts: str, published: Sequence[str]) -> t
     )
     add("mask_not_binary", "mask(s) with more than two values, first {first}. They are cut at half", noteworthy)
     add("empty_masks", "image(s) without target, first {first}", noteworthy)
-    if published and counts not in published:
-        wrong.append(
-            f"the split has {counts} images; published results use {' or '.join(published)}. Look for the lists"
-        )
-    known = [entry["official"] for entry in report["fingerprints"].values()]
-    if published and counts in published and False in known:
-        wrong.append("the lists have the published lengths but other names than the official ones. Restore the lists")
     if not report["targets"]:
         wrong.append("no mask marks any target. Look at mask_values")
     return wrong, noteworthy

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import shift
 
+from sam_spl.cli.flags import dataset_config
 from sam_spl.data.check import check, perceptual_hash
 from sam_spl.data.layout import find_split
 from sam_spl.data.synthetic import SyntheticSource
@@ -29,8 +30,8 @@ def scenes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _check(root: Path, **arguments) -> dict:
-    return check(find_split(root, skip_missing=True), **arguments)
+def _check(root: Path, **known) -> dict:
+    return check(find_split(root, skip_missing=True), dataset_config("custom", **known))
 
 
 def _image(root: Path, index: int) -> np.ndarray:
@@ -42,7 +43,7 @@ def _write(root: Path, folder: str, index: int, content: np.ndarray) -> None:
 
 
 def test_a_sound_set_is_counted_and_nothing_is_wrong(scenes):
-    report = _check(scenes, published=["8/4"])
+    report = _check(scenes, published_splits=["8/4"])
     images = np.stack([_image(scenes, index) for index in range(8)]) / 255
     assert report["images"] == {"train": 8, "val": 0, "test": 4}
     assert report["train_mean"] == pytest.approx(images.mean(), abs=1e-5)
@@ -99,7 +100,7 @@ def test_what_is_wrong_is_named_with_its_remedy(scenes, damage, key, text):
     damage(scenes)
     report = _check(scenes)
     assert len(report[key]) == 1
-    (wrong,) = [entry for entry in report["wrong"] if not entry.startswith("the split")]
+    (wrong,) = report["wrong"]
     assert re.search(text, wrong)
 
 
@@ -155,15 +156,17 @@ def test_the_hash_ignores_brightness_and_contrast():
 
 def test_lists_are_compared_with_the_published_ones(scenes):
     official = [entry["sha256"] for entry in _check(scenes)["fingerprints"].values()]
-    assert _check(scenes, published=["8/4"], official=official)["wrong"] == []
-    assert "published results use 663/664" in _check(scenes, published=["663/664"])["wrong"][0]
+    assert _check(scenes, published_splits=["8/4"], official_lists=official)["wrong"] == []
+    assert "published results use 663/664" in _check(scenes, published_splits=["663/664"])["wrong"][0]
     (scenes / "train.txt").write_text("\n".join(f"s{index:02d}" for index in (0, 1, 2, 3, 4, 5, 6, 11)))
     (scenes / "test.txt").write_text("\n".join(f"s{index:02d}" for index in (7, 8, 9, 10)))
-    assert "other names than the official" in _check(scenes, published=["8/4"], official=official)["wrong"][0]
+    assert (
+        "other names than the official" in _check(scenes, published_splits=["8/4"], official_lists=official)["wrong"][0]
+    )
 
 
 def test_the_real_sirst_has_one_scene_on_both_sides_of_its_split(sirst):
-    report = check(find_split(sirst, "50_50"), published=["213/214"])
+    report = check(find_split(sirst, "50_50"), dataset_config("sirst"))
     assert report["wrong"] == []
     assert report["near_duplicates"] == [["Misc_201", "Misc_204"]]
     assert (report["targets"], report["target_not_visible"]) == (533, [])

@@ -89,6 +89,38 @@ def test_the_folder_of_one_set_is_not_read_as_two(sets, tmp_path, capsys):
     assert not (tmp_path / "u").exists()
 
 
+def test_several_sets_are_not_trained_from_the_folder_of_one(sets, tmp_path, capsys):
+    words = ["-m", "dataset=sirst,nudt_sirst", "--data_path", str(sets / "SIRST"), "--save_dir", str(tmp_path / "u")]
+    with pytest.raises(SystemExit) as end:
+        run(commands.train, [*words, *SPL])
+    error = capsys.readouterr().err
+    assert (end.value.code, error.count("\n")) == (2, 1)
+    assert "is one data set, but 2 are asked for (NUDT-SIRST, SIRST)" in error
+    assert not (tmp_path / "u").exists()
+    # Generated images are read from nowhere.
+    few = ["++dataset.synthetic.train=4", "++dataset.synthetic.val=1"]
+    words = ["-m", "dataset=synthetic,sirst", *words[2:4], "--save_dir", str(tmp_path / "u")]
+    commands.train([*words, *few, *SPL])
+    assert {path.name for path in (tmp_path / "u").iterdir()} == {"synthetic", "sirst"}
+
+
+def test_a_set_under_another_ones_name_is_said_aloud_and_recorded(sets, tmp_path, capsys, caplog):
+    save, path = tmp_path / "run", str(sets / "SIRST")
+    loud = "WRONG DATA SET? " + path + " does not look like NUDT-SIRST: its images are 40x48 and not 256x256"
+    commands.train(["dataset=nudt_sirst", "--data_path", path, "--save_dir", str(save), *SPL])
+    log = (save / "train.log").read_text()
+    assert log.count(f"WARNING {loud}") == log.count("WRONG DATA SET?") == 1
+    for name, said in (("nudt_sirst", True), ("sirst", False)):
+        caplog.clear()
+        commands.test([f"dataset={name}", "--data_path", path, "--weights", str(save), "device=cpu"])
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert [text.startswith(loud) for text in warnings] == [True] * said
+        report = json.loads((save / f"test-{name}" / "results.json").read_text())["dataset"]
+        assert (report["mismatch"] is not None, report["remark"] is not None) == (said, not said)
+        assert report["mismatch" if said else "remark"] in capsys.readouterr().out
+    assert "SIRST with 4/2 images, published results use" in report["remark"]
+
+
 def test_skipped_images_are_counted_in_log_and_results(tmp_path, capsys):
     root = write_folder(tmp_path / "mine", lists={"train": [0, 1, 2, 3, 8], "test": [4, 5, 9]})
     (root / "masks" / "im_0.png").unlink()

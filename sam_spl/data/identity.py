@@ -1,0 +1,105 @@
+"""Whether the set that was found is the one that was named: nothing in an image says which set it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sam_spl.data.dataset import decode
+from sam_spl.data.layout import Item, Split, fingerprint
+from sam_spl.errors import InputError
+from sam_spl.files import config_folder
+
+_LOOKED_AT = 5  # images, for their sizes
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What speaks against a set's name, a sentence each; None where nothing does.
+
+    Attributes:
+        mismatch: it is another set: its lists or counts are another one's, or its images cannot be this one's.
+        remark: it may be a part of the set, or have lists of somebody's own, so results do not compare with published
+            ones.
+    """
+
+    mismatch: str | None = None
+    remark: str | None = None
+
+
+def identify(config: Any, split: Split, sizes: Iterable[tuple[int, int]] | None = None) -> Identity:
+    """Compare a set with what is known of the one that it is called.
+
+    Args:
+        config: :class:`~sam_spl.cli.config.DatasetConfig` of the name: ``published_splits``, ``official_lists`` and
+            ``published_size`` are what is known.
+        split: the set as it was found, nothing held out yet.
+        sizes: (H, W) of its images as they are stored; read from a few of them where they are not given.
+    """
+    if not config.published_splits:
+        return Identity()
+    parts = [items for items in (split.train, split.val, split.test) if items]
+    counts = "/".join(str(len(items)) for items in parts)
+    published = " or ".join(config.published_splits)
+    lists = {fingerprint(items) for items in parts}
+    as_published = counts in config.published_splits
+    known_lists = lists <= set(config.official_lists) or not config.official_lists
+
+    against = _signs_of_another(config, counts, lists) if not (as_published and known_lists) else []
+    if config.published_size is not None:
+        seen = list(sizes if sizes is not None else _sizes([item for items in parts for item in items]))
+        other = [size for size in seen if size != tuple(config.published_size)]
+        if 2 * len(other) > len(seen):
+            against.append(f"its images are {_wide(other[0])} and not {_wide(config.published_size)}")
+    if against:
+        return Identity(
+            mismatch=f"{split.root} does not look like {config.title}: {', '.join(against)}. Its results would bear a "
+            "wrong name. Give the folder of the named set as --data_path, or the name of this one as --dataset"
+        )
+    if not as_published:
+        return Identity(
+            remark=f"{config.title} with {counts} images, published results use {published}: a part of it, or other "
+            "lists? Scores do not compare with published ones"
+        )
+    if not known_lists:
+        return Identity(
+            remark=f"the lists of {config.title} have the published lengths but other names than the official ones. "
+            "Scores do not compare with published ones"
+        )
+    return Identity()
+
+
+def _signs_of_another(config: Any, counts: str, lists: set[str]) -> list[str]:
+    """Lists of another known set, or its counts of images, or more images than the named set has."""
+    for path in sorted((config_folder() / "dataset").glob("*.yaml")):
+        other = OmegaConf.load(path)
+        if other.name == config.name:
+            continue
+        if lists & set(other.get("official_lists", [])):
+            return [f"its lists are those of {other.title}"]
+        if counts in other.get("published_splits", []) and counts not in config.published_splits:
+            return [f"its {counts} images are those of {other.title}"]
+    most = max(_total(one) for one in config.published_splits)
+    return [f"it has {_total(counts)} images and not {most}"] if _total(counts) > most else []
+
+
+def _total(counts: str) -> int:
+    return sum(int(count) for count in counts.split("/"))
+
+
+def _sizes(items: Sequence[Item]) -> list[tuple[int, int]]:
+    """(H, W) of a few images from all over the set; a broken one is told of when it is used."""
+    sizes = []
+    for item in items[:: max(1, len(items) // _LOOKED_AT)][:_LOOKED_AT]:
+        try:
+            sizes.append(decode(item.image).shape[:2])
+        except InputError:
+            continue
+    return sizes
+
+
+def _wide(size: Sequence[int]) -> str:
+    return f"{size[1]}x{size[0]}"
