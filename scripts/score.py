@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--logits", action="store_true", help="NPY and MAT files hold logits")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples for 95 %% intervals; 0: none")
-    parser.add_argument("--empty", choices=EMPTY, help="nIoU of an image rightly predicted empty")
+    parser.add_argument("--empty", choices=EMPTY, help="nIoU of an image correctly predicted empty")
     parser.add_argument("--fa_budget", type=float, default=10.0, help="of Pd at a false-alarm budget, in 1e-6")
     return parser
 

@@ -27,7 +27,7 @@ from sam_spl.inference.render import overlay, write_png
 from sam_spl.inference.report import Sample, write_report
 from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table, versions, worst
 from sam_spl.metrics import protocols_named, scores
-from sam_spl.metrics.curves import STEPS, levels
+from sam_spl.metrics.curves import levels, probabilities
 from sam_spl.models.checkpoints import find_weights, load_model, sha256
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         return Sample(names[position], *source.load(int(counts.indices[position])), level_map(position))
 
     for one in map(sample, order[: config.overlays]):
-        prob = one.level.astype(np.float32) / STEPS
-        write_png(folder / "overlays" / f"{one.name}.png", overlay(one.image, one.mask, prob))
+        picture = overlay(one.image, one.mask, probabilities(one.level))
+        write_png(folder / "overlays" / f"{one.name}.png", picture)
     if config.curves and config.report:
         write_report(
             folder / "report.html",

@@ -76,16 +76,11 @@ def evaluate(
     total = len(share)  # type: ignore[arg-type]
     with tqdm(total=total, desc=title, unit="img", disable=None if title and world.main else True) as bar:
         for batch, logits in predict_batches(model, loader, world):
+            check_finite(logits, batch["name"])
             maps = [
                 {r: probability(x, map_size(r, x, size, input_size)) for r in resolutions}
                 for x, size in zip(logits, batch["size"], strict=True)
             ]
-            for name, of in zip(batch["name"], maps, strict=True):
-                if not all(np.isfinite(prob).all() for prob in of.values()):
-                    raise InputError(
-                        f"the network's answer to {name} is not finite. Use other weights, or precision=fp32 if these "
-                        "were trained so."
-                    )
             metric.update(batch["index"], maps, batch["mask"])
             if keep:
                 for index, of in zip(batch["index"], maps, strict=True):
@@ -109,6 +104,24 @@ def predict_batches(
             yield batch, logits.float()
     finally:
         model.train(training)
+
+
+def check_finite(logits: Tensor, names: Sequence[str]) -> None:
+    """Look at the answers themselves: the sigmoid would make an infinite one a sure one.
+
+    Args:
+        logits: (B, ...).
+        names: of the B images.
+
+    Raises:
+        InputError: a value is infinite or not a number.
+    """
+    finite = logits.flatten(1).isfinite().all(1).tolist()
+    for name in (name for name, fine in zip(names, finite, strict=True) if not fine):
+        raise InputError(
+            f"the network's answer to {name} is not finite. Use other weights, or precision=fp32 if these were trained "
+            "so."
+        )
 
 
 def map_size(resolution: str, logits: Tensor, own: tuple[int, int], input_size: int | None) -> tuple[int, int]:

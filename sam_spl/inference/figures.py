@@ -14,12 +14,11 @@ from matplotlib.figure import Figure
 from sam_spl.files import atomic
 from sam_spl.inference.render import stretch
 from sam_spl.inference.report import Sample
-from sam_spl.metrics.curves import STEPS
+from sam_spl.metrics.curves import HALF, probabilities
 from sam_spl.metrics.figures import FIGURES
 from sam_spl.metrics.target import components, match
 
 _HIT, _MISSED, _FALSE = "#009e73", "#e69f00", "#d55e00"
-_HALF = STEPS // 2  # the step of threshold 0.5
 _INSET = 12  # pixels around a target that an inset shows, at least
 
 
@@ -64,11 +63,11 @@ def grid(samples: Sequence[Sample]) -> Figure:
     figure = Figure(figsize=(7.2, 2.35 * sum(heights) + 0.3), layout="constrained")
     axes = figure.subplots(len(samples), 3, squeeze=False, height_ratios=heights)
     for row, sample in zip(axes, samples, strict=True):
-        targets, predictions = components(sample.mask), components(sample.level > _HALF)
+        targets, predictions = components(sample.mask), components(sample.level > HALF)
         matched = match(targets, predictions)
         false = sorted(set(range(len(predictions))) - set(matched.tolist()))
         boxes = [(box, _HIT if k >= 0 else _MISSED) for box, k in zip(targets.boxes, matched, strict=True)]
-        panels = (stretch(sample.image), sample.mask, sample.level > _HALF)
+        panels = (stretch(sample.image), sample.mask, sample.level > HALF)
         shown = (
             boxes + [(predictions.boxes[k], _FALSE) for k in false],
             boxes,
@@ -94,7 +93,7 @@ def surfaces(samples: Sequence[Sample]) -> Figure:
         maps = {
             "image": stretch(sample.image) / 255,
             "ground truth": sample.mask.astype(float),
-            "response": sample.level / STEPS,
+            "response": probabilities(sample.level),
         }
         for column, (title, values) in enumerate(maps.items()):
             axis = figure.add_subplot(len(samples), 3, 3 * row + column + 1, projection="3d")

@@ -77,15 +77,16 @@ def read_prediction(path: Path, *, scale: float, logits: bool = False) -> Prob:
     suffix = path.suffix.lower()
     if suffix in (".npy", ".mat"):
         values = _array(path)
-        if logits:
-            values = 1 / (1 + np.exp(-values.astype(np.float64)))
     else:
         stored = decode(path)
         values = (stored if stored.ndim == 2 else stored[..., :3].max(-1)).astype(np.float64) / scale
     if not np.isfinite(values).all():
         raise InputError(
-            f"{path} holds {int((~np.isfinite(values)).sum())} value(s) that are not finite. Predict it anew."
+            f"{path} holds {int((~np.isfinite(values)).sum())} value(s) that are not finite. Predict it again."
         )
+    if logits and suffix in (".npy", ".mat"):  # looked at before: the sigmoid would hide infinite ones
+        with np.errstate(over="ignore"):
+            values = 1 / (1 + np.exp(-values.astype(np.float64)))
     if values.min(initial=0) < 0 or values.max(initial=0) > 1:
         raise InputError(
             f"{path} holds values from {values.min():g} to {values.max():g}, but probabilities are in [0, 1]. Divide "

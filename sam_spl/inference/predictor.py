@@ -12,7 +12,7 @@ from torch import nn
 from sam_spl.data.catalog import normalise_of
 from sam_spl.data.dataset import Image, Normalise
 from sam_spl.engine.distributed import World, pick_device, pick_precision, promise_float32
-from sam_spl.engine.evaluator import probability
+from sam_spl.engine.evaluator import check_finite, probability
 from sam_spl.models.checkpoints import load_model
 from sam_spl.resize import resize_image
 
@@ -43,11 +43,15 @@ class Predictor:
 
         Returns:
             (H, W), the probability in [0, 1] that a pixel is target.
+
+        Raises:
+            InputError: the network's answer is not finite.
         """
         size = image.shape[:2] if self.image_size is None else (self.image_size, self.image_size)
         x = self.normalise(resize_image(image, size, self.resize))[None].to(self.world.device)  # type: ignore[arg-type]
         with self.world.autocast():
             logits = self.model(x.contiguous(memory_format=torch.channels_last))[0]
+        check_finite(logits, ["the image"])
         return probability(logits[0].float(), image.shape[:2])  # type: ignore[arg-type]
 
 

@@ -57,13 +57,14 @@ def write_report(
         about: what was tested on what.
         order: positions of images, the ones to show first in front.
         sample: the image at a position.
-        empty: nIoU of an image rightly predicted empty; None for native's.
+        empty: nIoU of an image correctly predicted empty; None for native's.
         most: number of images in the gallery; fewer where they would not fit into 20 MB.
     """
     details = report["details"]
+    rule = PROTOCOLS["native"].empty if empty is None else empty
     images, size = [], 0
     for position in order[:most]:
-        entry = _image(sample(position))
+        entry = _image(sample(position), rule)
         size += sum(len(entry[key]) for key in ("picture", "mask", "level"))
         if images and size > _MOST_BYTES:
             break
@@ -77,6 +78,8 @@ def write_report(
             name: {key: value for key, value in entry.items() if key != "images"}
             for name, entry in report["protocols"].items()
         },
+        "thresholds": details["thresholds"],
+        "fa_budget": details["fa_budget"],
         "live": live_figures(counts, empty=empty),
         "curves": {"target": details["target_curve"], "pixel": details["pixel_curve"]},
         "figures": details["curves"],
@@ -115,7 +118,7 @@ def live_figures(counts: DatasetCounts, *, empty: float | None = None) -> dict[s
     return {figure.key: [None if np.isnan(value) else float(value) for value in ratios[figure.key]] for figure in MAIN}
 
 
-def _image(sample: Sample) -> dict[str, Any]:
+def _image(sample: Sample, empty: float | None) -> dict[str, Any]:
     """What the page needs of one image."""
     targets = components(sample.mask)
     steps: list[list[Any]] = []
@@ -135,19 +138,20 @@ def _image(sample: Sample) -> dict[str, Any]:
         "height": sample.mask.shape[0],
         "boxes": targets.boxes.tolist(),
         "steps": steps,
-        "iou": _ious(sample),
+        "iou": _ious(sample, empty),
         "picture": _uri(stretch(sample.image), ".jpg"),
         "mask": _uri(sample.mask.view(np.uint8), ".png"),
         "level": _uri(sample.level, ".png"),
     }
 
 
-def _ious(sample: Sample) -> list[float]:
-    """The image's IoU at each threshold."""
+def _ious(sample: Sample, empty: float | None) -> list[float | None]:
+    """The image's IoU at each threshold; ``empty`` where mask and prediction are, None where that leaves it out."""
     hit = np.bincount(sample.level[sample.mask], minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
     predicted = np.bincount(sample.level.ravel(), minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
     union = predicted + int(sample.mask.sum()) - hit
-    return np.where(union > 0, hit / np.maximum(union, 1), 1.0).round(4).tolist()
+    ious = np.where(union > 0, hit / np.maximum(union, 1), empty).round(4)
+    return [None if np.isnan(iou) else iou for iou in ious.tolist()]
 
 
 def _uri(image: NDArray[np.uint8], form: str) -> str:

@@ -12,22 +12,48 @@ from numpy.typing import NDArray
 from sam_spl.metrics.figures import ratio
 from sam_spl.metrics.target import Components, components, match, relabel, squeeze
 
-#: Thresholds of curves: prediction = probability > k / 200.
+#: Thresholds of curves, prediction = probability > threshold: 0, then even steps of the logit, 0.5 among them. Trained
+#: networks answer near 0 or 1, where even steps of the probability would tell nothing apart.
 STEPS = 200
-THRESHOLDS = np.arange(STEPS) / STEPS
+THRESHOLDS = np.concatenate([[0.0], 1 / (1 + np.exp((100 - np.arange(1, STEPS)) / 10))])
+HALF = 100  # the step of threshold 0.5
 
 #: What is counted at each threshold.
 CURVE_FIELDS = ("hit_pixels", "predicted_pixels", "detected", "predictions", "false_alarm_pixels")
 
+#: Area of targets: mean over Fa from 0 to this, in pixels over all pixels.
+_MOST_FA = 100e-6
+
+# The middle of each level, in logits; of those that are never or always predicted the end.
+_MIDDLES = np.concatenate([[0.0], 1 / (1 + np.exp((100.5 - np.arange(1, STEPS + 1)) / 10))]).astype(np.float32)
+
+
+def _bucket(prob: Any) -> NDArray[np.int32]:
+    """Equal for probabilities whose leading bits are, and rising with them: 65,025 buckets from 0 to 1."""
+    return np.asarray(prob, np.float32).view(np.int32) >> 14
+
+
+_LEVELS = np.searchsorted(_bucket(THRESHOLDS[1:]), np.arange(_bucket(1.0) + 1)).astype(np.uint8)
+_UNDECIDED = 255  # a threshold lies in the bucket
+_LEVELS[_bucket(THRESHOLDS[1:])] = _UNDECIDED
+
 
 def levels(prob: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """For each pixel the number of thresholds below its probability: it is predicted at step k when its level > k."""
-    # 24 bits of float32 times 8 of 200 are exact in float64, so no pixel falls on the wrong side.
-    level = np.clip(np.ceil(prob.astype(np.float64) * STEPS), 0, STEPS).astype(np.uint8)
-    if prob.dtype == np.float64:  # where the product may round onto a threshold
-        level -= (level > 0) & (prob <= THRESHOLDS[np.maximum(level, 1) - 1])
-        level += (level < STEPS) & (prob > THRESHOLDS[np.minimum(level, STEPS - 1)])
+    """For each pixel the number of thresholds below its probability: it is predicted at step k when its level > k.
+
+    Exact for float32 and float64: rounding to float32 and taking buckets keep the order, so a probability and a
+    threshold in different buckets are told apart by them; the others are compared as they are.
+    """
+    level = _LEVELS.take(_bucket(prob), mode="clip")
+    undecided = level == _UNDECIDED
+    level[undecided] = np.searchsorted(THRESHOLDS[1:], prob[undecided])
+    level += prob > 0
     return level
+
+
+def probabilities(level: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A map of levels as probabilities again, each the middle (in logits) of those that have the level."""
+    return _MIDDLES[level]
 
 
 def curve_counts(
@@ -93,36 +119,45 @@ def curve_figures(
         budget: Fa that "Pd at Fa" stays within, in pixels over all pixels.
 
     Returns:
-        ``roc`` and ``pr`` curves by ``target`` and ``pixel``, as (..., 200) arrays by threshold, and ``figures``:
-        areas by trapezoids over the points, average precision, and the highest Pd within the budget. NaN where
-        undefined.
+        ``target`` and ``pixel`` curves, as (..., 200) arrays by threshold, and ``figures``, of which each chooses its
+        threshold among all of them, on the images that it is measured on. NaN where undefined: without a target, and
+        pixel ROC area without background. A prediction that is right at one threshold has 1 everywhere, one that
+        is empty at all of them 0, but a pixel ROC area of 0.5.
     """
     hit, predicted, detected, predictions, false = np.moveaxis(np.asarray(sums, float), -1, 0)
     targets, labelled, pixels = (np.asarray(value, float)[..., None] for value in (targets, labelled, pixels))
     pd, fa = ratio(detected, targets), ratio(false, pixels)
     tpr, fpr = ratio(hit, labelled), ratio(predicted - hit, pixels - labelled)
     target_precision, precision = ratio(detected, predictions), ratio(hit, predicted)
-    within = np.where(fa <= budget, pd, -np.inf).max(-1)
     return {
         "target": {"pd": pd, "fa": fa, "precision": target_precision},
         "pixel": {"tpr": tpr, "fpr": fpr, "precision": precision},
         "figures": {
-            "pd_at_fa": np.where(np.isfinite(within), within, np.where(np.isnan(pd[..., 0]), np.nan, 0.0)),
-            "auc_target": _area(fa, pd),
-            "auc_pixel": _area(fpr, tpr),
-            "ap_target": _average_precision(pd, target_precision),
+            "pd_at_fa": np.where(fa <= budget, pd, 0 * pd).max(-1),
+            "auc_target": _mean_of_best(fa / _MOST_FA, pd),
+            "auc_pixel": _roc_area(fpr, tpr),
+            "ap_target": _mean_of_best(1 - pd, np.nan_to_num(target_precision)),
             "ap_pixel": _average_precision(tpr, precision),
         },
     }
 
 
-def _area(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
-    """By trapezoids over the points, which thresholds order by falling x."""
-    return -(np.diff(x, axis=-1) * (y[..., 1:] + y[..., :-1]) / 2).sum(-1)
+def _mean_of_best(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    """Mean over t from 0 to 1 of the highest y of any point with x <= t, 0 where there is none; exact, by its steps."""
+    order = np.argsort(x, axis=-1)
+    x, y = np.take_along_axis(x, order, -1).clip(None, 1), np.take_along_axis(y, order, -1)
+    best = np.maximum.accumulate(y, axis=-1)
+    return (best * np.diff(x, axis=-1, append=1)).sum(-1)
+
+
+def _roc_area(fpr: NDArray[Any], tpr: NDArray[Any]) -> NDArray[Any]:
+    """By trapezoids over the points, of which rising thresholds have falling rates, and both corners."""
+    ends = [(0, 0)] * (fpr.ndim - 1) + [(1, 1)]
+    x, y = (np.pad(rate, ends, constant_values=(1, 0)) for rate in (fpr, tpr))
+    return (-np.diff(x, axis=-1) * (y[..., 1:] + y[..., :-1]) / 2).sum(-1)
 
 
 def _average_precision(recall: NDArray[Any], precision: NDArray[Any]) -> NDArray[Any]:
     """Precision weighted by the recall that each threshold adds, from the highest down."""
-    added = recall - np.concatenate([recall[..., 1:], np.zeros_like(recall[..., :1])], -1)
-    value = (added * np.nan_to_num(precision)).sum(-1)
-    return np.where(np.isnan(recall[..., 0]), np.nan, value)
+    added = -np.diff(recall, axis=-1, append=0)
+    return (added * np.nan_to_num(precision)).sum(-1)

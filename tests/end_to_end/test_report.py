@@ -14,18 +14,23 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import savemat
+from torch import nn
 
 from sam_spl.cli import commands
 from sam_spl.cli.errors import run
+from sam_spl.data.dataset import EvaluationSet, Normalise
 from sam_spl.data.synthetic import SyntheticSource
-from sam_spl.engine.evaluator import probability
+from sam_spl.engine.distributed import World
+from sam_spl.engine.evaluator import evaluate, probability
+from sam_spl.errors import InputError
 from sam_spl.inference import report as report_module
 from sam_spl.inference.figures import write_figures
+from sam_spl.inference.predictor import Predictor
 from sam_spl.inference.report import Sample, live_figures, write_report
-from sam_spl.inference.results import summarise, worst
+from sam_spl.inference.results import EMPTY, summarise, worst
 from sam_spl.metrics import PROTOCOLS, protocols_named, scores
-from sam_spl.metrics.curves import levels
-from sam_spl.metrics.figures import MAIN
+from sam_spl.metrics.curves import HALF, STEPS, THRESHOLDS, levels
+from sam_spl.metrics.figures import FIGURES, MAIN
 from sam_spl.metrics.meter import ProtocolMetric
 from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
 
@@ -75,7 +80,7 @@ def test_the_live_figures_are_those_of_each_threshold(predicted):
     samples, probs = predicted
     live = live_figures(_counts(samples, probs))
     for k in (0, 40, 100, 173):
-        at = scores(_counts(samples, [1.0 * (prob > k / 200) for prob in probs], ["native"]))
+        at = scores(_counts(samples, [1.0 * (prob > THRESHOLDS[k]) for prob in probs], ["native"]))
         for key, values in live.items():
             assert values[k] == pytest.approx(getattr(at, key), rel=1e-12), (key, k)
 
@@ -133,17 +138,54 @@ def test_in_a_browser_the_default_figures_are_those_of_the_result_file(page):
     assert len(re.findall("<canvas", dom)) == 3 * len(NAMES) + 2 * (targets + false)  # a zoom, plain and overlaid
 
 
-def test_in_a_browser_the_slider_scores_anew(page, predicted):
+def test_in_a_browser_the_slider_scores_again(page, predicted):
     samples, probs = predicted
-    dom, console = _browse(page[0], _move(150))
+    dom, console = _browse(page[0], _move(111))
     assert console == ""
-    at = scores(_counts(samples, [1.0 * (prob > 0.75) for prob in probs], ["native"]))
+    threshold = THRESHOLDS[111]
+    assert '<b id="at">0.750</b>' in dom
+    at = scores(_counts(samples, [1.0 * (prob > threshold) for prob in probs], ["native"]))
     assert _live(dom) == {figure.key: figure.text(getattr(at, figure.key)) for figure in MAIN}
     assert _live(dom) != _live(_browse(page[0])[0])
     statuses = dict(re.findall(r"<h3>(image_\d)<span>\d targets?, (\d+ missed, \d+ false)", dom))
     for k in range(7):
-        image = _counts(samples[k : k + 1], [1.0 * (probs[k] > 0.75)], ["native"]).images()[0]
+        image = _counts(samples[k : k + 1], [1.0 * (probs[k] > threshold)], ["native"]).images()[0]
         assert statuses[NAMES[k]] == f"{image.targets - image.detected} missed, {image.false_alarms} false"
+
+
+@pytest.mark.parametrize(
+    ("step", "shown"), [(0, "0"), (1, "0.000050"), (100, "0.500"), (198, "0.999945"), (199, "0.999950")]
+)
+def test_in_a_browser_thresholds_have_digits_enough_near_0_and_1(page, step, shown):
+    dom, console = _browse(page[0], _move(step))
+    assert console == ""
+    assert f'<b id="at">{shown}</b>' in dom
+
+
+def test_in_a_browser_figures_of_a_curve_are_named_so(page):
+    dom, _ = _browse(page[0])
+    areas = page[1]["details"]["curves"]
+    pd_at_fa, area = FIGURES["pd_at_fa"], FIGURES["auc_target"]
+    assert f"<dt>Pd at Fa &lt;= 10e-6</dt><dd>{pd_at_fa.text(areas['pd_at_fa'])} % ({pd_at_fa.note})</dd>" in dom
+    assert f"<dt>{area.title}</dt><dd>{area.text(areas['auc_target'])} ({area.note})</dd>" in dom
+
+
+@pytest.mark.parametrize(("rule", "iou"), [("one", 1.0), ("zero", 0.0), ("skip", None)])
+def test_the_gallery_scores_empty_images_by_the_rule_asked_for(predicted, tmp_path, rule, iou):
+    """An image without target: at 0.5 nothing is predicted, at 0 everything is."""
+    image = predicted[0][0].image
+    sample = Sample("a", image, np.zeros(image.shape[:2], bool), levels(np.full(image.shape[:2], 0.2)))
+    counts = _counts([sample], [np.full(image.shape[:2], 0.2)], ["native"])
+    result = summarise(counts, ["a"], protocols_named(["native"]), empty=rule)
+    path = tmp_path / "r.html"
+    write_report(
+        path, result, counts, title="", about=[], order=[0], sample=lambda position: sample, empty=EMPTY[rule]
+    )  # fmt: skip
+    data = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+    ious = data["images"][0]["iou"]
+    assert (len(ious), ious[0], ious[HALF]) == (STEPS, 0, iou)
+    assert data["live"]["niou"][HALF] == iou
+    assert data["protocols"]["native"]["scores"]["niou"] == iou
 
 
 @pytest.mark.parametrize("kind", ["missed", "false", "right"])
@@ -281,6 +323,12 @@ def _not_finite(folder: Path) -> None:
     np.save(folder / "im_4.npy", prob)
 
 
+def _infinite(folder: Path) -> None:
+    prob = np.load(folder / "im_4.npy")
+    prob[0, 0], prob[0, 1] = np.inf, -np.inf
+    np.save(folder / "im_4.npy", prob)
+
+
 def _too_large(folder: Path) -> None:
     np.save(folder / "im_5.npy", 255 * np.load(folder / "im_5.npy") + 2)
 
@@ -323,3 +371,47 @@ def test_what_can_be_wrong_with_predictions_is_one_line_and_nothing_is_written(
     assert error.strip().count("\n") == 0
     assert re.search(message, error)
     assert not (tmp_path / "out").exists()
+
+
+def test_infinite_logits_are_named_and_large_ones_are_not(tested, tmp_path, capsys):
+    data, out = tested
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for path in (out / "predictions").iterdir():
+        np.save(maps / path.name, np.where(np.load(path) > 0.5, 1e4, -1e4))
+    words = ["--predictions", maps, "--masks", data / "masks", "--list", data / "test.txt", "--logits"]
+    _score(*words, "--output", tmp_path / "large")
+    ours = json.loads((out / "results.json").read_text())
+    assert json.loads((tmp_path / "large" / "results.json").read_text())["scores"] == ours["scores"]
+    _infinite(maps)
+    with pytest.raises(InputError, match=r"im_4\.npy holds 2 value\(s\) that are not finite"):
+        _score(*words, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class _Sure(nn.Module):
+    """Answers with its image, and one value of its own in the second one it sees."""
+
+    in_channels = 1
+
+    def __init__(self, value: float, after: int) -> None:
+        super().__init__()
+        self.value, self.left = value, after
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        logits = image.clone()
+        if not self.left:
+            logits[..., 3, 5] = self.value
+        self.left -= 1
+        return [logits]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_an_answer_that_is_not_finite_stops_the_evaluation_and_names_the_image(value):
+    source, world = SyntheticSource(3, 32, seed=0), World(0, 1, torch.device("cpu"), None)
+    images = EvaluationSet(source, 32, Normalise((0.0,), (1.0,)))
+    with pytest.raises(InputError, match=f"answer to {source.name(1)} is not finite"):
+        evaluate(_Sure(value, after=1), images, world)
+    evaluate(_Sure(1e30, after=1), images, world)
+    with pytest.raises(InputError, match="answer to the image is not finite"):
+        Predictor(_Sure(value, after=0), images.normalise, 32, world)(source.load(0)[0])

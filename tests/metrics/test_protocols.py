@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from sam_spl.data.dataset import read_mask
 from sam_spl.data.layout import find_split
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.engine.evaluator import probability
 from sam_spl.errors import ConfigError
-from sam_spl.inference.results import differences
-from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, protocols_named, scores
+from sam_spl.inference.results import differences, summarise
+from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, count_image, protocols_named, scores
 from sam_spl.metrics.bootstrap import intervals, paired_test
-from sam_spl.metrics.curves import STEPS, THRESHOLDS, curve_counts, curve_figures, levels
+from sam_spl.metrics.curves import HALF, STEPS, THRESHOLDS, curve_counts, curve_figures, levels, probabilities
 from sam_spl.metrics.dataset_counts import OWN
 from sam_spl.metrics.figures import figures, hierarchical_figures, pd_by_size
 from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
@@ -248,31 +250,188 @@ def test_curves_equal_the_definition_at_every_threshold(cases, counts):
                 at.false_alarm_pixels,
             )
             assert tuple(curve[k]) == expected
-    np.testing.assert_array_equal(counts.curves[:, 100, 0], counts.views[OWN][:, 1])
+    np.testing.assert_array_equal(counts.curves[:, HALF, 0], counts.views[OWN][:, 1])
+
+
+def test_thresholds_are_even_steps_of_the_logit():
+    assert (len(THRESHOLDS), THRESHOLDS[0], THRESHOLDS[HALF]) == (STEPS, 0, 0.5)
+    logits = np.log(THRESHOLDS[1:] / (1 - THRESHOLDS[1:]))
+    np.testing.assert_allclose(logits, (np.arange(1, 200) - 100) / 10, atol=1e-9)
 
 
 def test_levels_are_exact_on_and_beside_the_thresholds():
     for dtype in (np.float32, np.float64):
         on = THRESHOLDS.astype(dtype)
-        for values in (on, np.nextafter(on, dtype(1)), np.nextafter(on[1:], dtype(0))):
+        random = np.random.default_rng(0).random(5000).astype(dtype)
+        saturated = np.array([0, -0.0, 1, np.finfo(dtype).tiny, np.nextafter(dtype(1), dtype(0))], dtype)
+        beside = (np.nextafter(on, dtype(1)), np.nextafter(on[1:], dtype(0)))
+        for values in (on, *beside, random, random**20, 1 - random**20, saturated):
             expected = (values[:, None].astype(np.float64) > THRESHOLDS[None]).sum(1)
             np.testing.assert_array_equal(levels(values), expected)
 
 
+def test_a_level_becomes_a_probability_of_that_level_again():
+    every = np.arange(STEPS + 1, dtype=np.uint8)
+    np.testing.assert_array_equal(levels(probabilities(every)), every)
+
+
+def _curve_figures(prob: np.ndarray, mask: np.ndarray, **arguments) -> dict[str, float]:
+    """Of a stack of maps and masks (images, H, W)."""
+    sums = sum(curve_counts(p, m) for p, m in zip(prob, mask, strict=True))
+    targets = sum(len(components(m)) for m in mask)
+    return curve_figures(sums, targets, mask.sum(), mask.size, **arguments)["figures"]
+
+
+def _scene(*, shift: int = 0) -> np.ndarray:
+    """Two images: two targets 3 px apart, which merge when blurred, and one at the border."""
+    return np.roll(np.stack([_place((4, 4, 3, 3), (4, 10, 3, 3)), _place((20, 0, 2, 4))]), shift, 1)
+
+
+def _blurred(masks: np.ndarray) -> np.ndarray:
+    """Right at 0.5; below it targets grow and merge, above it they shrink."""
+    soft = np.stack([ndimage.gaussian_filter(1.0 * mask, 2) for mask in masks])
+    return np.where(masks, 0.5 + soft / 2 + 1e-3, soft / 2)
+
+
+PERFECT = {
+    "binary": lambda masks: 1.0 * masks,
+    "boolean to float32": lambda masks: masks.astype(np.float32),
+    "saturated": lambda masks: 1 / (1 + np.exp(-np.where(masks, 40.0, -40.0))),
+    "saturated float32": lambda masks: 1 / (1 + np.exp(-np.where(masks, 40, -40).astype(np.float32))),
+    "soft": lambda masks: np.where(masks, 0.9, 0.1),
+    "barely": lambda masks: np.where(masks, 0.51, 0.49),
+    "blurred, merging at low thresholds": _blurred,
+}
+AREAS = ("auc_target", "auc_pixel", "ap_target", "ap_pixel")
+
+
+@pytest.mark.parametrize("kind", PERFECT)
+def test_a_perfect_prediction_has_every_area_1_and_no_false_alarm(kind):
+    masks = _scene()
+    prob = PERFECT[kind](masks)
+    result = _curve_figures(prob, masks)
+    for key in (*AREAS, "pd_at_fa"):
+        assert result[key] == pytest.approx(1, abs=1e-12), key
+    counts = _count(prob, masks)
+    for protocol in PROTOCOLS.values():
+        if protocol.relative and kind == "barely":
+            continue  # of a maximum of 0.51, 0.49 is more than half
+        found = scores(counts, protocol)
+        assert (found.iou, found.f1, found.pd, found.fa) == (1, 1, 1, 0)
+        assert found.niou in (1, None)
+
+
+def test_an_empty_prediction_has_every_area_0_but_the_pixel_roc_area():
+    masks = _scene()
+    result = _curve_figures(np.zeros(masks.shape), masks)
+    assert result == {"pd_at_fa": 0, "auc_target": 0, "auc_pixel": 0.5, "ap_target": 0, "ap_pixel": 0}
+    counts = _count(np.zeros(masks.shape), masks)
+    for protocol in PROTOCOLS.values():
+        found = scores(counts, protocol)
+        assert (found.iou, found.f1, found.pd, found.fa) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", PERFECT)
+def test_a_shifted_prediction_is_far_from_1(kind):
+    masks = _scene()
+    prob = PERFECT[kind](_scene(shift=7))
+    result = _curve_figures(prob, masks)
+    assert all(result[key] < 0.9 for key in AREAS)
+    assert (result["pd_at_fa"], result["auc_target"]) == (0, 0)
+    counts = _count(prob, masks)
+    for protocol in PROTOCOLS.values():
+        found = scores(counts, protocol)
+        assert (found.iou, found.pd) == (0, 0)
+        assert found.fa > 1e-3
+
+
+def test_without_a_target_areas_are_undefined():
+    masks = np.zeros((2, 32, 32), bool)
+    for prob in (np.zeros(masks.shape), np.full(masks.shape, 0.7)):
+        assert all(np.isnan(value) for value in _curve_figures(prob, masks).values())
+    counts = _count(np.zeros(masks.shape), masks, ["native"], detailed=True)
+    details = summarise(counts, ["a", "b"], protocols_named(["native"]))["details"]
+    assert details["curves"] == dict.fromkeys(["pd_at_fa", *AREAS])
+
+
+def _definitions(points: list[tuple[int, int, int, int, int]], targets: int, labelled: int, pixels: int, budget: float):
+    """The areas in words, point by point: (hit, predicted, detected, predictions, false pixels) per threshold."""
+    pd = [detected / targets for _, _, detected, _, _ in points]
+    fa = [false / pixels for *_, false in points]
+    edges = sorted({0, 100e-6, *(x for x in fa if x < 100e-6)})
+    target_roc = 0.0
+    for low, high in pairwise(edges):
+        best = max((p for p, x in zip(pd, fa, strict=True) if x <= low), default=0)
+        target_roc += best * (high - low) / 100e-6
+    of_recall = []
+    for wanted in range(1, targets + 1):
+        precisions = [d / n for _, _, d, n, _ in points if d >= wanted]
+        of_recall.append(max(precisions, default=0))
+    falling = points[::-1]
+    roc = [(0, 0), *(((n - hit) / (pixels - labelled), hit / labelled) for hit, n, *_ in falling), (1, 1)]
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(roc))
+    recall, ap = 0.0, 0.0
+    for hit, n, *_ in falling:
+        ap += (hit / labelled - recall) * (hit / n if n else 0)
+        recall = hit / labelled
+    return {
+        "pd_at_fa": max((p for p, x in zip(pd, fa, strict=True) if x <= budget), default=0),
+        "auc_target": target_roc,
+        "auc_pixel": area,
+        "ap_target": sum(of_recall) / targets,
+        "ap_pixel": ap,
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_equal_an_independent_definition(seed):
+    """Maps of large images, so that false alarms of a few pixels lie within and beyond the Fa that counts."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((2, 300, 300), bool)
+    logits = rng.normal(-12, 0.5, masks.shape)
+    for mask, of in zip(masks, logits, strict=True):
+        for row in range(10, 290, 40):
+            for column in range(10, 290, 70):
+                kind = rng.random()
+                mask[row : row + 3, column : column + 3] = kind < 0.7
+                if kind > 0.2:  # some hit, some missed, some false, of all strengths
+                    of[row : row + 3, column : column + 2] = rng.uniform(-5, 14 if kind < 0.7 else 9)
+    prob = 1 / (1 + np.exp(-logits))
+    points = []
+    for threshold in THRESHOLDS:
+        counted = [count_image(p > threshold, m) for p, m in zip(prob, masks, strict=True)]
+        fields = [
+            (c.intersection, c.predicted, c.detected, c.detected + c.false_alarms, c.false_alarm_pixels)
+            for c in counted
+        ]
+        points.append(tuple(np.sum(fields, 0)))
+    targets = sum(len(components(mask)) for mask in masks)
+    result = _curve_figures(prob, masks, budget=3e-5)
+    expected = _definitions(points, targets, int(masks.sum()), masks.size, 3e-5)
+    assert 0.05 < expected["auc_target"] < 0.95
+    for key, value in expected.items():
+        assert result[key] == pytest.approx(value, rel=1e-12), key
+
+
+def test_a_network_that_is_sure_of_its_false_alarms_has_a_pd_within_the_budget():
+    """Targets at 0.9999, false alarms up to 0.998: no even step of the probability tells them apart."""
+    masks = _scene()
+    prob = np.where(masks, 0.9999, 1e-7)
+    prob[0, 25:28, 20:28] = 0.998
+    result = _curve_figures(prob, masks, budget=1e-5)
+    assert result["pd_at_fa"] == 1
+    assert result["auc_target"] == pytest.approx(1)
+
+
 def test_areas_under_curves_in_closed_form():
-    """A perfect map, an inverted one, and one that tells nothing."""
+    """An inverted map, and one that tells nothing."""
     mask = np.zeros((100, 100), bool)
     mask[:, :50] = True
     ramp = np.tile((np.arange(100) + 0.5) / 100, (100, 1)).T
-    auc = {}
-    for name, prob in {"perfect": 0.9 * mask + 0.05, "inverted": 0.95 - 0.9 * mask, "nothing": ramp}.items():
-        sums = curve_counts(prob, mask)
-        auc[name] = curve_figures(sums, 1, mask.sum(), mask.size)["figures"]
-    assert auc["perfect"]["auc_pixel"] == pytest.approx(1)
-    assert auc["perfect"]["ap_pixel"] == pytest.approx(1)
-    assert auc["inverted"]["auc_pixel"] == pytest.approx(0)
-    assert auc["nothing"]["auc_pixel"] == pytest.approx(0.5, abs=0.01)
-    assert auc["nothing"]["ap_pixel"] == pytest.approx(0.5, abs=0.01)
+    inverted, nothing = (_curve_figures(prob[None], mask[None]) for prob in (0.95 - 0.9 * mask, ramp))
+    assert inverted["auc_pixel"] == pytest.approx(0)
+    assert nothing["auc_pixel"] == pytest.approx(0.5)
+    assert nothing["ap_pixel"] == pytest.approx(0.5)
 
 
 def test_pd_at_a_false_alarm_budget():
