@@ -17,12 +17,12 @@ from sam_spl.cli.flags import (
     TEST_FLAGS,
     TRAIN_FLAGS,
     compose_config,
-    dataset_named,
     help_text,
     overrides_from,
     quote,
 )
 from sam_spl.cli.sweep import as_sweep, as_union, jobs
+from sam_spl.data.known import dataset_named
 from sam_spl.data.pairing import has_images
 from sam_spl.errors import ConfigError, UserError
 

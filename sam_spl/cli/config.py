@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from sam_spl.data.known import IMAGENET_MEAN, IMAGENET_STD
 from sam_spl.errors import ConfigError
 
 
@@ -33,8 +34,8 @@ class DatasetConfig:
     test_size: int | None = None  # where testing differs from image_size
     native_test: bool = False  # testing at each image's own size
     resize: str = "pillow"  # pillow | opencv: how images and masks get to image_size (sam_spl/resize.py)
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])  # of [0, 1] values
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))  # of [0, 1] values
+    std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
     augment: str = "scale_crop"
     copy_paste: float = 0.0  # probability in the set's published recipe
     synthetic: dict[str, Any] = field(default_factory=dict)  # train, val, test: counts; and SyntheticSource's arguments

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sam_spl.cli import auto
 from sam_spl.cli.config import DatasetConfig, check, register
+from sam_spl.data.known import dataset_file, dataset_named
 from sam_spl.errors import ConfigError, nearest, plain
 from sam_spl.files import config_folder
 
@@ -116,34 +117,13 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def dataset_named(name: str) -> str:
-    """The file of ``configs/dataset/`` that a name or alias means, in any case and punctuation.
-
-    Raises:
-        ConfigError: unknown.
-    """
-    known: dict[str, str] = {}
-    for path in sorted((config_folder() / "dataset").glob("*.yaml")):
-        content = OmegaConf.load(path)
-        for alias in (path.stem, content.title, *content.get("aliases", [])):
-            known[str(alias)] = path.stem
-    by_plain = {plain(alias): stem for alias, stem in known.items()}
-    if plain(name) not in by_plain:
-        raise ConfigError(
-            f"dataset: {name!r} is unknown. Nearest: {nearest(name, known)}. For a folder of your own with images/ and "
-            "masks/: dataset=custom --data_path FOLDER"
-        )
-    return by_plain[plain(name)]
-
-
 def dataset_config(name: str, **changes: Any) -> Any:
     """The :class:`~sam_spl.cli.config.DatasetConfig` of a name or alias.
 
     Raises:
         ConfigError: unknown.
     """
-    file = config_folder() / "dataset" / f"{dataset_named(name)}.yaml"
-    return OmegaConf.merge(OmegaConf.structured(DatasetConfig), OmegaConf.load(file), changes)
+    return OmegaConf.merge(OmegaConf.structured(DatasetConfig), dataset_file(name), changes)
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:

@@ -22,13 +22,13 @@ from sam_spl.engine.evaluator import evaluate
 from sam_spl.files import write_text
 from sam_spl.inference.figures import write_figures
 from sam_spl.inference.predictions import write_prediction
-from sam_spl.inference.predictor import Predictor
+from sam_spl.inference.predictor import Predictor, load_network
 from sam_spl.inference.render import overlay, write_png
 from sam_spl.inference.report import Sample, write_report
 from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table, versions, worst
 from sam_spl.metrics import protocols_named, scores
 from sam_spl.metrics.curves import levels, probabilities
-from sam_spl.models.checkpoints import find_weights, load_model, sha256
+from sam_spl.models.checkpoints import find_weights, sha256
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +38,7 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
     weights = find_weights(config.weights)
-    model, description = load_model(
-        weights,
-        train_size=config.train_size,
-        mean=list(config.dataset.mean),
-        std=list(config.dataset.std),
-        image_size=config.dataset.test_size or config.dataset.image_size,
-        resize="pillow",
-    )
+    model, description = load_network(weights, config.dataset, train_size=config.train_size)
     model.to(world.device, memory_format=torch.channels_last)
     normalise = normalise_of(description, model.in_channels)  # type: ignore[arg-type]
     image_size = None if config.native_size else config.image_size or description["image_size"]
@@ -84,7 +77,8 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         """What :func:`levels` gave for an image, also of one that another process predicted."""
         index = int(counts.indices[position])
         if index not in maps:
-            keep(index, Predictor(model, normalise, image_size, world, description["resize"])(source.load(index)[0]))
+            predict = Predictor(model, normalise, image_size, world, description["resize"])
+            keep(index, predict.predict_stored(source.load(index)[0]))
         return np.frombuffer(zlib.decompress(maps[index]), np.uint8).reshape(source.load(index)[1].shape)
 
     names = [source.name(index) for index in counts.indices]

@@ -20,6 +20,7 @@ from sam_spl.cli import auto
 from sam_spl.cli.flags import quote
 from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet, Joined, Normalise, TrainingSet
+from sam_spl.data.known import network_input
 from sam_spl.data.transforms import build_transform
 from sam_spl.engine.checkpoint import RunFolder
 from sam_spl.engine.distributed import World
@@ -44,9 +45,8 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
     # What can fail is tried before the folder is touched.
     model = _build(config, state)
     normalise = normalise_of(config.dataset, model.in_channels)  # type: ignore[arg-type]
-    val_set = (
-        EvaluationSet(data.part(val).open(), _test_size(config), normalise, config.dataset.resize) if val else None
-    )
+    size = network_input(config.dataset)["image_size"]
+    val_set = EvaluationSet(data.part(val).open(), size, normalise, config.dataset.resize) if val else None
     workers = config.num_workers if config.num_workers is not None else (0 if world.device.type == "cpu" else 4)
     folder = RunFolder(config.save_dir)
     trainer = Trainer(
@@ -84,11 +84,6 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
         rows = folder.truncate_metrics(trainer.epoch)
         draw_curves(rows, folder.path / "curves.png")
         log.info("done: weights and log in %s. Test with: python testing.py --weights %s", folder.path, folder.path)
-
-
-def _test_size(config: DictConfig) -> int | None:
-    """The network's input when testing; None for each image's own size."""
-    return None if config.dataset.native_test else config.dataset.test_size or config.dataset.image_size
 
 
 def _selection(config: DictConfig, data: DataSet) -> str | None:
@@ -145,7 +140,7 @@ def _describe(
         "in_channels": model.in_channels,
         "mean": list(normalise.mean),
         "std": list(normalise.std),
-        "image_size": _test_size(config),
+        "image_size": network_input(config.dataset)["image_size"],
         "resize": config.dataset.resize,
         "trained_on": {
             "dataset": data.title,

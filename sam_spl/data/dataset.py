@@ -10,16 +10,20 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import PIL.Image
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from sam_spl.data.known import IMAGENET_MEAN, IMAGENET_STD
 from sam_spl.data.layout import Item
 from sam_spl.errors import InputError
 from sam_spl.resize import Image, Mask, resize_image, resize_mask
 
 Transform = Callable[[Image, Mask, np.random.Generator], tuple[Image, Mask]]
+
+_ROUNDING = 1e-4  # by which resized floats may leave [0, 1]
 
 #: Decoded images are kept in memory up to this many bytes per process.
 CACHE_BYTES = 4 * 2**30
@@ -101,13 +105,18 @@ class Normalise:
         channels: 3 repeats grey images; 1 averages colours.
     """
 
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     channels: int = 3
 
     def __call__(self, image: Image) -> Tensor:
-        """(H, W) or (H, W, 3) of uint8 or uint16 to float32 (channels, H, W)."""
-        full = 65535 if image.dtype == np.uint16 else 255
+        """What :func:`as_array` takes to float32 (channels, H, W).
+
+        Raises:
+            InputError: as :func:`as_array`.
+        """
+        image = as_array(image)
+        full = {"uint8": 255, "uint16": 65535}.get(image.dtype.name, 1)
         x = torch.from_numpy(np.ascontiguousarray(image).astype(np.float32)) / full
         x = x[None] if x.ndim == 2 else x.permute(2, 0, 1)
         if len(x) != self.channels:
@@ -224,6 +233,76 @@ def read_pair(item: Item) -> tuple[Image, Mask]:
     return image, mask
 
 
+def as_image(image: Any) -> Image:
+    """Any image as data sets hold it: equal pictures become equal arrays, whether given as path, PIL image or array.
+
+    Args:
+        image: an image file's path, a PIL image of any mode, or what :func:`as_array` takes.
+
+    Returns:
+        uint8, uint16 or float32 in [0, 1]; (H, W) where the image is grey in fact, else RGB (H, W, 3).
+
+    Raises:
+        InputError: not readable as an image, or another kind of array.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    return _grey_if_grey(as_array(_of_pil(image) if isinstance(image, PIL.Image.Image) else np.asarray(image)))
+
+
+def as_array(image: NDArray[Any]) -> Image:
+    """Check an array and drop alpha.
+
+    Args:
+        image: uint8, uint16 or floats in [0, 1]; (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4).
+
+    Returns:
+        uint8, uint16 or float32, (H, W) or (H, W, 3).
+
+    Raises:
+        InputError: another shape, another type (booleans are no brightness), or floats outside [0, 1].
+    """
+    if image.ndim == 3 and image.shape[2] in (1, 4):
+        image = image[..., 0] if image.shape[2] == 1 else image[..., :3]
+    if not image.size or (image.ndim != 2 and (image.ndim != 3 or image.shape[2] != 3)):
+        raise InputError(f"image: shape {image.shape} is no image. Give (H, W), RGB (H, W, 3) or RGBA (H, W, 4).")
+    if image.dtype.kind == "f":
+        low, high = image.min(), image.max()
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN too
+            raise InputError(
+                f"image: floats from {low:g} to {high:g} are not in [0, 1]. Divide them by their full scale, or give "
+                "uint8 or uint16."
+            )
+        return image.astype(np.float32, copy=False)
+    if image.dtype.kind != "u" or image.dtype.itemsize > 2:
+        raise InputError(
+            f"image: values of type {image.dtype} have no known scale. Give uint8, uint16 or floats in [0, 1]."
+        )
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
+
+
+def _of_pil(image: PIL.Image.Image) -> NDArray[Any]:
+    """The values of a PIL image, as reading its file gives them: of 16 bits, floats, grey or RGB."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image)  # PIL opens some 16-bit files with 32 bits
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise InputError(f"image: PIL mode I with values from {values.min()} to {values.max()} is not of 16 bits.")
+        return values.astype(np.uint16)
+    if image.mode == "F":
+        return np.asarray(image)
+    try:
+        return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
+    except ValueError as error:
+        raise InputError(f"image: PIL mode {image.mode} cannot be converted to RGB ({error}).") from error
+
+
+def _grey_if_grey(image: Image) -> Image:
+    """(H, W) where the three channels are equal."""
+    if image.ndim == 3 and (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all():
+        image = image[..., 0]
+    return np.ascontiguousarray(image)
+
+
 def read_image(path: Path, stored: NDArray[Any] | None = None) -> Image:
     """uint8 or uint16, (H, W) where the file is grey in fact, else RGB (H, W, 3); alpha is dropped.
 
@@ -236,13 +315,8 @@ def read_image(path: Path, stored: NDArray[Any] | None = None) -> Image:
     """
     image = decode(path) if stored is None else stored
     if image.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"dataset: {path} holds {image.dtype} values. Save it with 8 or 16 bits per channel.")
-    if image.ndim == 3:
-        image = image[..., :3]
-        if (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all():
-            return np.ascontiguousarray(image[..., 0])
-        return np.ascontiguousarray(image[..., ::-1])
-    return image
+        raise InputError(f"image: {path} holds {image.dtype} values. Save it with 8 or 16 bits per channel.")
+    return _grey_if_grey(image[..., 2::-1] if image.ndim == 3 else image)
 
 
 def read_mask(path: Path) -> Mask:
@@ -274,8 +348,8 @@ def decode(path: Path) -> NDArray[Any]:
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise InputError(f"dataset: cannot read {path}: {error.strerror or error}.") from error
+        raise InputError(f"image: cannot read {path}: {error.strerror or error}.") from error
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if image is None:
-        raise InputError(f"dataset: {path} is no image that can be read (damaged?). Replace it.")
+        raise InputError(f"image: {path} is no image that can be read (damaged?). Replace it.")
     return image

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sam_spl.errors import InputError
+from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import atomic
 from sam_spl.models.datransnet import GatedUp, Res
+from sam_spl.models.description import check_description
 from sam_spl.models.naming import UNUSED, from_published, to_published
 from sam_spl.models.registry import build_model, model_config, model_names
+
+log = logging.getLogger(__name__)
 
 #: Marks a ``.pt`` file of ours, and the version of its layout.
 FORMAT = "sam_spl/1"
@@ -37,7 +42,8 @@ class Weights:
         path: the file.
         state: tensors under our names (``kind`` ``ours`` and ``published``) or SAM 2's (``sam2``).
         kind: ``ours``, ``published`` or ``sam2``.
-        description: what our files say of themselves: model, arguments, normalisation, image size, ...
+        description: what our files say of themselves (:func:`~sam_spl.models.description.check_description`); empty
+            where a file says nothing.
     """
 
     path: Path
@@ -59,7 +65,7 @@ def read_weights(file: str | Path) -> Weights:
             state dict or training checkpoint, or a SAM 2 / 2.1 checkpoint.
 
     Raises:
-        InputError: no such file, not a weights file, damaged, or pickled code instead of tensors.
+        InputError: no such file, not a weights file, damaged, malformed, or pickled code instead of tensors.
     """
     path = find_weights(file)
     if path.suffix == ".safetensors":
@@ -69,19 +75,15 @@ def read_weights(file: str | Path) -> Weights:
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
         raise InputError(f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict.")
     if content.get("format") == FORMAT:
-        return Weights(path, content.get("ema") or content["model"], "ours", content["description"])
+        if "description" not in content:
+            raise InputError(f"{path}: is of this toolkit but lacks its description. Save or fetch the file again.")
+        averaged = content.get("ema")
+        return _weights(path, content.get("model") if averaged is None else averaged, content["description"])
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(content.get(key), dict):
             content = content[key]
             break
-    state = {name.removeprefix("module.").removeprefix("model."): value for name, value in content.items()}
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path}: holds no plain state dict (first keys: {', '.join(map(str, list(state)[:4]))}).")
-    if any(name.startswith(_PUBLISHED) for name in state):
-        return Weights(path, from_published(state), "published", {})
-    if any(name.startswith(_SAM2_TRUNK) for name in state):
-        return Weights(path, state, "sam2", {})
-    return Weights(path, state, "ours", {})
+    return _weights(path, content, {})
 
 
 def find_weights(file: str | Path) -> Path:
@@ -121,6 +123,10 @@ def read_torch(path: Path) -> Any:
 def load_weights(model: nn.Module, file: str | Path) -> nn.Module:
     """Load a file of any kind but SAM 2's into ``model``; all of it or an error.
 
+    Some arguments change what weights mean and no tensor's shape (a network names them in ``not_in_shapes``). A file
+    that was trained with other ones is refused. Where a file does not state one (of DATransNet's, published weights
+    do not state ``train_size``), the model's own is taken and a warning says so.
+
     A trunk that was frozen when these weights were trained is frozen, unless the model was built with
     ``freeze_trunk=False``.
 
@@ -128,19 +134,21 @@ def load_weights(model: nn.Module, file: str | Path) -> nn.Module:
         InputError: names are missing, unexpected or misshapen, or the weights are another variant's.
     """
     weights = _whole_network(read_weights(file))
-    arguments = getattr(model, "built_from", {}).get("arguments", {})
-    for key in ("num_heads", "window_spec", "global_att_blocks"):  # what no shape betrays
-        theirs = weights.description.get("arguments", {}).get(key, arguments.get(key))
-        if weights.kind == "published" and key == "num_heads":
-            theirs = 1 if arguments.get("embed_dim") == 144 else theirs
-        if theirs != arguments.get(key):
+    stated = _stated(weights)
+    decisive = getattr(model, "not_in_shapes", ())
+    for key in decisive:
+        theirs, own = (_plain(value) for value in (stated.get(key), getattr(model, key)))
+        if key in stated and theirs != own:
             raise InputError(
-                f"{weights.path}: was trained with {key} {theirs}, the model has {arguments.get(key)}. "
-                f"Build the model with {key}={theirs}."
+                f"{weights.path}: was trained with {key} {theirs}, the model has {own}. "
+                f"Build the model with {key}={theirs} (model.{key}={theirs} on the command line)."
             )
     load_strict(model, weights.state, weights.path)
     if weights.frozen_trunk:
         _freeze_unless_told(model)
+    unstated = [f"{key} ({_plain(getattr(model, key))})" for key in decisive if key not in stated]
+    if unstated:
+        log.warning("%s does not state its %s: the model's own is taken", weights.path, ", ".join(unstated))
     return model
 
 
@@ -166,25 +174,35 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     module.load_state_dict(state)
 
 
-def load_model(file: str | Path, *, train_size: int | None = None, **defaults: Any) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(file: str | Path, *, train_size: int | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Build the model that a weights file describes and load it.
 
     Args:
         file: a file of ours, a run folder, or published weights, whose network and variant their shapes tell.
-        train_size: of published DATransNet weights, which need it and do not say it.
-        **defaults: description to assume where the file says nothing (``mean``, ``std``, ``image_size``).
+        train_size: of DATransNet weights that do not state it, as published ones. Networks without it ignore it.
 
     Returns:
-        The model in evaluation mode and its description.
+        The model in evaluation mode and what the file says of itself, the model's name and arguments always.
 
     Raises:
-        InputError: as :func:`read_weights` and :func:`load_weights`.
+        InputError: as :func:`read_weights` and :func:`load_weights`; a train size that is unknown, or not the file's.
     """
     weights = _whole_network(read_weights(file))
-    description = {**defaults, **weights.description}
+    description = dict(weights.description)
     if "model" not in description:
-        description.update(_recognise(weights, train_size))
-    model = build_model(description["model"], **description["arguments"])
+        description = {**_recognise(weights), **description}
+    arguments = dict(description["arguments"])
+    if description["model"] == "datransnet":
+        arguments["train_size"] = _train_size(weights.path, arguments.get("train_size"), train_size)
+    try:
+        model = build_model(description["model"], **arguments)
+    except ConfigError as error:
+        raise InputError(f"{weights.path}: its description does not fit this version: {error}") from error
+    if "mean" in description and len(description["mean"]) not in (1, model.in_channels):
+        raise InputError(
+            f"{weights.path}: its description is malformed: mean and std have {len(description['mean'])} values, the "
+            f"network has {model.in_channels} channel(s). Save or fetch the file again."
+        )
     load_strict(model, weights.state, weights.path)
     description["arguments"] = model.built_from["arguments"]
     return model.eval(), description
@@ -233,8 +251,17 @@ def save_weights(
         description: model, arguments, normalisation, image size; read back by :func:`load_model`.
         names: ``published`` writes what the published code of SAM-SPL or DATransNet loads, the tensors that nothing
             uses filled with zeros.
+
+    Raises:
+        InputError: the file cannot be written, or the published code would compute something else with the weights.
     """
     path = Path(file)
+    heads = description.get("arguments", {}).get("num_heads", 1)
+    if names == "published" and heads != 1:
+        raise InputError(
+            f"{path}: the published code of SAM-SPL runs its trunk with num_heads 1, these weights were trained with "
+            f"{heads} and would give something else there. Train with model.num_heads=1 for weights of that code."
+        )
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     if names == "published":
         with atomic(path) as temporary:
@@ -277,37 +304,79 @@ def _read_safetensors(path: Path) -> Weights:
             state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged, truncated or not a weights file ({_first_line(error)}).") from error
-    description = json.loads(metadata.get("sam_spl", "{}"))
+    try:
+        description = json.loads(metadata.get("sam_spl", "{}"))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: its description is malformed: no JSON ({_first_line(error)}). Save or fetch the file again."
+        ) from error
+    return _weights(path, state, description)
+
+
+def _weights(path: Path, state: Any, description: Any) -> Weights:
+    """Tensors under our names, and whose they are."""
+    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
+        raise InputError(f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict.")
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: holds no plain state dict (first keys: {', '.join(list(state)[:4])}).")
+    description = check_description(description, path)
+    state = {name.removeprefix("module.").removeprefix("model."): value for name, value in state.items()}
     if any(name.startswith(_PUBLISHED) for name in state):
         return Weights(path, from_published(state), "published", description)
-    return Weights(path, state, "ours", description)
+    kind = "sam2" if any(name.startswith(_SAM2_TRUNK) for name in state) else "ours"
+    return Weights(path, state, kind, description)
 
 
-def _recognise(weights: Weights, train_size: int | None) -> dict[str, Any]:
-    """Which network published weights are of: SAM-SPL's variant by the shapes of the trunk, or DATransNet."""
+def _recognise(weights: Weights) -> dict[str, Any]:
+    """Which network weights without a description are of, by their names and shapes."""
     if "gfem.gate.weight" in weights.state:
-        if train_size is None:
-            raise InputError(
-                f"{weights.path}: DATransNet's attention depends on its training size, which published weights "
-                "do not say. Give train_size=256, or 512 for IRSTD-1k."
-            )
-        # Its recipe: grey value / 255, images as they are stored.
-        settings = {"mean": [0.0], "std": [1.0], "image_size": None}
-        return {"model": "datransnet", "arguments": {"train_size": train_size}, **settings}
-    width = weights.state.get("encoder.trunk.patch_embed.proj.weight")
-    blocks = {int(n.split(".")[3]) for n in weights.state if n.startswith("encoder.trunk.blocks.")}
-    if width is not None:
-        for name in model_names():
-            model_arguments = model_config(name)
-            if model_arguments.get("embed_dim") == len(width) and sum(model_arguments["stages"]) == len(blocks):
-                # The published code ran Hiera-L with one head in its first stage.
-                heads = 1 if weights.kind == "published" else model_arguments["num_heads"]
-                frozen = weights.kind == "published" or None
-                return {"model": name, "arguments": {"num_heads": heads, "freeze_trunk": frozen}}
-    raise InputError(
-        f"{weights.path}: says not what model it is of, and no known variant fits its shapes. "
-        "Give weights of this toolkit or published SAM-SPL weights."
-    )
+        # Its recipe: grey value / 255, images as they are stored, and no rule for those that somebody shrinks.
+        settings = {"mean": [0.0], "std": [1.0], "image_size": None, "resize": "pillow"}
+        return {"model": "datransnet", "arguments": {}, **settings}
+    variant = _variant(weights.state)
+    if variant is None:
+        raise InputError(
+            f"{weights.path}: does not say which network it is of, and no known variant fits its shapes. "
+            "Give weights of this toolkit or published weights."
+        )
+    published = {"num_heads": 1, "freeze_trunk": True}
+    return {"model": variant, "arguments": published if weights.kind == "published" else {}}
+
+
+def _variant(state: Mapping[str, Tensor]) -> str | None:
+    """SAM-SPL's variant by the width and the depth of its trunk."""
+    width = state.get("encoder.trunk.patch_embed.proj.weight")
+    blocks = {match[1] for name in state if (match := re.match(r"encoder\.trunk\.blocks\.(\d+)\.", name))}
+    if width is None:
+        return None
+    trunks = {name: model_config(name) for name in model_names()}
+    sizes = {(of["embed_dim"], sum(of["stages"])): name for name, of in trunks.items() if "stages" in of}
+    return sizes.get((width.shape[:1].numel(), len(blocks)))
+
+
+def _stated(weights: Weights) -> dict[str, Any]:
+    """The arguments that weights were trained with, as far as the file (or its being published) tells."""
+    if weights.description or weights.kind != "published":
+        return weights.description.get("arguments", {})
+    variant = _variant(weights.state)
+    # The published code runs every variant with one head in its first stage, Hiera-L too.
+    return {**(model_config(variant) if variant else {}), "num_heads": 1}
+
+
+def _train_size(path: Path, stated: int | None, given: int | None) -> int:
+    if stated is None and given is None:
+        raise InputError(
+            f"{path}: DATransNet's attention depends on its training size, which published weights "
+            "do not state. Give train_size=256, or 512 for IRSTD-1k."
+        )
+    if stated is not None and given is not None and stated != given:
+        raise InputError(f"{path}: was trained with train_size {stated}, not {given}. Leave train_size= out.")
+    return stated if given is None else given  # type: ignore[return-value]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples, lists and OmegaConf's lists of equal values are equal."""
+    return value if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
 
 
 def _fetch_trunk(name: str) -> dict[str, Tensor]:

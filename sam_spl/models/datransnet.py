@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam_spl.errors import ConfigError
 from sam_spl.models.layers import conv_bn_relu
 
 _WIDTHS = (16, 32, 64, 128)  # of x1 ... x4
@@ -28,9 +29,14 @@ class DATransNet(nn.Module):
     """
 
     in_channels = 1
+    #: Arguments that change what weights mean and no tensor's shape; each is an attribute. Weights files state them.
+    not_in_shapes = ("train_size",)
 
     def __init__(self, *, train_size: int = 256, head_bias: float | None = None) -> None:
         super().__init__()
+        if train_size < 1:
+            raise ConfigError(f"model.train_size: {train_size} needs to be a number of pixels above 0")
+        self.train_size = train_size
         self.stem = Res(1, _WIDTHS[0])
         widths = (*_WIDTHS, _WIDTHS[-1])
         self.encoders = nn.ModuleList(Res(widths[k], widths[k + 1]) for k in range(4))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import hydra
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 from torch import nn
 
 from sam_spl.errors import ConfigError, nearest
@@ -45,7 +47,7 @@ def build_model(name: str, **arguments: Any) -> nn.Module:
         :func:`sam_spl.models.checkpoints.save_weights`.
 
     Raises:
-        ConfigError: unknown name or argument.
+        ConfigError: unknown name or argument, or a value that the network does not take.
     """
     config = model_config(name)
     target = config.pop("_target_")
@@ -54,11 +56,36 @@ def build_model(name: str, **arguments: Any) -> nn.Module:
     for key in arguments:
         if key not in config:
             raise ConfigError(f"model.{key}: {name} has no such argument. Nearest: {nearest(key, config)}")
-    config.update(arguments)
+    # Lists, as JSON will give them back.
+    config |= {k: list(v) if isinstance(v, tuple | ListConfig) else v for k, v in arguments.items()}
 
-    try:
-        model = hydra.utils.get_class(target)(**config)
-    except TypeError as error:
-        raise ConfigError(f"model {name}: {error}") from error
+    network = hydra.utils.get_class(target)
+    _check(name, network, config)
+    model = network(**config)
     model.built_from = {"model": name, "arguments": config}
     return model
+
+
+def _check(name: str, network: type[nn.Module], arguments: dict[str, Any]) -> None:
+    """Every argument is there and of the kind that the constructor declares."""
+    try:
+        inspect.signature(network).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"model {name}: {error}. Correct configs/model/{name}.yaml.") from error
+    kinds = get_type_hints(network.__init__)
+    for key, value in arguments.items():
+        if not _fits(value, kinds.get(key, Any)):
+            declared = inspect.signature(network).parameters[key].annotation
+            raise ConfigError(f"model.{key}: {value!r} is not of the kind {declared}.")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        of = get_args(kind)
+        long_enough = isinstance(value, list | tuple) and (of[-1] is Ellipsis or len(value) == len(of))
+        return long_enough and all(_fits(one, of[0]) for one in value)
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, kind if isinstance(kind, type) else object)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam_spl.errors import ConfigError
 from sam_spl.models.decoder import Decoder
 from sam_spl.models.encoder import Encoder
 from sam_spl.models.hiera import Hiera
@@ -36,6 +37,8 @@ class SAMSPL(nn.Module):
     """
 
     in_channels = 3
+    #: Arguments that change what weights mean and no tensor's shape; each is an attribute. Weights files state them.
+    not_in_shapes = ("num_heads", "window_spec", "global_att_blocks")
 
     def __init__(
         self,
@@ -54,9 +57,17 @@ class SAMSPL(nn.Module):
     ) -> None:
         super().__init__()
         if block not in BLOCKS:
-            raise ValueError(f"model.block: {block!r} is not one of {', '.join(BLOCKS)}")
-        if len(stages) not in (3, 4) or min(stages[1:]) < 2:
-            raise ValueError(f"model.stages: {tuple(stages)} needs 3 or 4 stages, two blocks in all but the first")
+            raise ConfigError(f"model.block: {block!r} is not one of {', '.join(BLOCKS)}")
+        if len(stages) not in (3, 4) or stages[0] < 1 or min(stages[1:]) < 2:
+            raise ConfigError(f"model.stages: {tuple(stages)} needs 3 or 4 stages, two blocks in all but the first")
+        if len(window_spec) != len(stages) or min(window_spec) < 1:
+            raise ConfigError(f"model.window_spec: {tuple(window_spec)} needs one window above 0 for each stage")
+        if embed_dim < 16 or num_heads < 1 or embed_dim % num_heads:
+            raise ConfigError(f"model.embed_dim: {embed_dim} needs to be 16 or more and a multiple of num_heads")
+        if min(pos_size) < 1:
+            raise ConfigError(f"model.pos_size: {tuple(pos_size)} needs two sides above 0")
+        self.num_heads = num_heads
+        self.window_spec, self.global_att_blocks = tuple(window_spec), tuple(global_att_blocks)
         trunk = Hiera(
             embed_dim=embed_dim,
             num_heads=num_heads,

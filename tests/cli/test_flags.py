@@ -8,10 +8,10 @@ from sam_spl.cli.flags import (
     TEST_FLAGS,
     TRAIN_FLAGS,
     compose_config,
-    dataset_named,
     overrides_from,
 )
 from sam_spl.cli.sweep import as_sweep, as_union, jobs
+from sam_spl.data.known import dataset_named
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.files import config_folder
 from tests.conftest import ROOT

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sam_spl.cli.flags import compose_config, dataset_config, dataset_named
+from sam_spl.cli.flags import compose_config, dataset_config
 from sam_spl.data.catalog import locate, open_dataset
 from sam_spl.data.dataset import read_image, read_mask
+from sam_spl.data.known import dataset_named
 from sam_spl.errors import ConfigError, InputError
 from tests.conftest import ROOT, write_palette_png
 

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import json
 import pickle
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from omegaconf import OmegaConf
 
 import sam_spl
 from sam_spl.errors import InputError
-from sam_spl.models.checkpoints import load_model, load_trunk, read_weights, save_weights
+from sam_spl.models.checkpoints import FORMAT, load_model, load_strict, load_trunk, read_weights, save_weights
+from sam_spl.models.datransnet import DATransNet
 from sam_spl.models.naming import UNUSED, from_published, to_published
 from sam_spl.models.registry import build_model
-from tests.conftest import TINY, golden_state
+from tests.conftest import GOLDEN, TINY, fill, golden_state
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,7 @@ def test_published_weights_are_read_in_every_form_and_their_variant_is_recognise
     if form == "distributed":
         state = {f"module.{name}": value for name, value in published.items()}
     torch.save(state, tmp_path / "w.pth")
-    model, description = load_model(tmp_path / "w.pth", image_size=256)
+    model, description = load_model(tmp_path / "w.pth")
     assert description["model"] == "sam_spl_t"
     ours = to_published(model.state_dict())
     assert all(torch.equal(ours[name], published[name]) for name in ours)
@@ -86,6 +91,206 @@ def test_weights_of_ours_convert_to_all_published_names(tmp_path, published):
     model = build_model("sam_spl_t")
     save_weights(tmp_path / "p.pth", model.state_dict(), {}, names="published")
     assert torch.load(tmp_path / "p.pth", weights_only=True).keys() == published.keys()
+
+
+def test_weights_that_the_published_code_would_run_otherwise_are_not_exported(tmp_path):
+    model = build_model("sam_spl_t", **TINY, num_heads=2)
+    with pytest.raises(InputError, match=r"runs its trunk with num_heads 1, .* trained with 2"):
+        save_weights(tmp_path / "p.pth", model.state_dict(), model.built_from, names="published")
+    assert not list(tmp_path.iterdir())
+
+
+#: Every argument of both networks, and another value of it.
+OTHER = {
+    "sam_spl_t": {
+        "embed_dim": 32,
+        "num_heads": 2,
+        "stages": [2, 2, 2],
+        "window_spec": [4, 4, 3],
+        "global_att_blocks": [3],
+        "pos_size": [5, 5],
+        "block": "vgg",
+        "use_sam_decoder": False,
+        "mutual_calibration": False,
+        "freeze_trunk": True,
+        "head_bias": -4.0,
+    },
+    "datransnet": {"train_size": 512, "head_bias": -4.0},
+}
+SAME_FUNCTION = ("freeze_trunk", "head_bias")
+
+
+def _small(name: str, **changes) -> torch.nn.Module:
+    torch.manual_seed(3)
+    return build_model(name, **{**(TINY if name == "sam_spl_t" else {}), **changes})
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_every_argument_shows_in_the_shapes_or_is_declared_or_changes_nothing(name):
+    first = _small(name)
+    assert first.built_from["arguments"].keys() == OTHER[name].keys()
+    for key, value in OTHER[name].items():
+        other = _small(name, **{key: value})
+        shapes = [{n: v.shape for n, v in model.state_dict().items()} for model in (first, other)]
+        assert (shapes[0] == shapes[1]) == (key in (*first.not_in_shapes, *SAME_FUNCTION)), key
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, of in OTHER.items() for key in of])
+def test_a_file_of_another_function_is_refused_with_both_values(tmp_path, name, key):
+    model, other = _small(name), _small(name, **{key: OTHER[name][key]})
+    save_weights(tmp_path / "w.safetensors", other.state_dict(), other.built_from)
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    if key in SAME_FUNCTION:
+        sam_spl.load_weights(model, tmp_path / "w.safetensors")
+        assert _same(model.state_dict(), other.state_dict())
+        return
+    with pytest.raises(InputError) as error:
+        sam_spl.load_weights(model, tmp_path / "w.safetensors")
+    assert _same(before, model.state_dict())
+    if key in model.not_in_shapes:
+        theirs, own = (of.built_from["arguments"][key] for of in (other, model))
+        assert f"trained with {key} {theirs}, the model has {own}. Build the model with {key}={theirs}" in str(
+            error.value
+        )
+        with torch.no_grad():  # which is no small matter
+            other.load_state_dict(model.state_dict())
+            image = torch.rand(1, model.in_channels, 64, 64)
+            assert not torch.equal(model.eval()(image)[0], other.eval()(image)[0])
+
+
+def test_the_train_size_of_datransnet_changes_its_probabilities_by_hundredths(tmp_path):
+    """So a file of 512 in a model of 256 cannot pass in silence."""
+    manifest = json.loads((GOLDEN / "datransnet_manifest.json").read_text())
+    state = {n: torch.from_numpy(np.asarray(fill.parameter(n, tuple(shape)))) for n, (shape, _) in manifest.items()}
+    models = {size: build_model("datransnet", train_size=size).eval() for size in (256, 512)}
+    image = torch.from_numpy(fill.image("datransnet/a", (2, 1, 256, 256)))[:1, :, :128, :128]
+    for model in models.values():
+        load_strict(model, from_published(state), "golden")
+    with torch.no_grad():
+        a, b = (model(image)[0].sigmoid() for model in models.values())
+    assert (a - b).abs().max() > 0.01
+    save_weights(tmp_path / "w.pt", models[512].state_dict(), models[512].built_from)
+    with pytest.raises(InputError, match="trained with train_size 512, the model has 256"):
+        sam_spl.load_weights(models[256], tmp_path / "w.pt")
+    loaded, _ = load_model(tmp_path / "w.pt")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(image)[0].sigmoid(), b, rtol=0, atol=0)
+    with pytest.raises(InputError, match=r"trained with train_size 512, not 256\. Leave train_size= out"):
+        load_model(tmp_path / "w.pt", train_size=256)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, OmegaConf.create])
+def test_tuples_and_lists_of_equal_values_are_the_same_arguments(tmp_path, tiny, kind):
+    save_weights(tmp_path / "w.safetensors", tiny.state_dict(), tiny.built_from)
+    arguments = {key: kind(value) if isinstance(value, list) else value for key, value in TINY.items()}
+    model = build_model("sam_spl_t", **arguments)
+    sam_spl.load_weights(model, tmp_path / "w.safetensors")
+    assert _same(model.state_dict(), tiny.state_dict())
+    assert json.loads(json.dumps(model.built_from)) == tiny.built_from
+
+
+def test_a_network_built_without_the_registry_is_checked_as_well(tmp_path):
+    model = _small("datransnet")
+    save_weights(tmp_path / "w.pt", model.state_dict(), model.built_from)
+    sam_spl.load_weights(DATransNet(), tmp_path / "w.pt")
+    with pytest.raises(InputError, match="trained with train_size 256, the model has 512"):
+        sam_spl.load_weights(DATransNet(train_size=512), tmp_path / "w.pt")
+
+
+def test_what_a_file_does_not_state_is_the_models_own_and_said(tmp_path, caplog):
+    model = build_model("datransnet", train_size=512)
+    save_weights(tmp_path / "p.pth.tar", model.state_dict(), model.built_from, names="published")
+    sam_spl.load_weights(model, tmp_path / "p.pth.tar")
+    assert caplog.messages == [
+        f"{tmp_path / 'p.pth.tar'} does not state its train_size (512): the model's own is taken"
+    ]
+
+
+def test_published_files_are_known_to_be_of_the_published_variant(tmp_path, published, caplog):
+    torch.save(published, tmp_path / "t.pth")
+    with pytest.raises(InputError, match=r"window_spec \[8, 4, 14\], the model has \[8, 4, 7\]"):
+        sam_spl.load_weights(build_model("sam_spl_t", window_spec=[8, 4, 7]), tmp_path / "t.pth")
+    sam_spl.load_weights(build_model("sam_spl_t"), tmp_path / "t.pth")
+    assert not caplog.messages
+
+
+#: What is wrong, and words of the message.
+MALFORMED = {
+    "a list": ([1, 2], r"\[1, 2\] is no table"),
+    "null": (None, "None is no table"),
+    "text": ("hello", "'hello' is no table"),
+    "model alone": ({"model": "sam_spl_t"}, "states model but not arguments"),
+    "arguments alone": ({"arguments": {}}, "states arguments but not model"),
+    "model of another kind": ({"model": 3, "arguments": {}}, "model is 3"),
+    "unknown model": ({"model": "sam_spl_xxl", "arguments": {}}, "'sam_spl_xxl' is unknown. Nearest: sam_spl_"),
+    "arguments as list": ({"model": "sam_spl_t", "arguments": [1]}, r"arguments is \[1\]"),
+    "unknown argument": ({"model": "sam_spl_t", "arguments": {"blok": "res"}}, "Nearest: block"),
+    "width as text": ({"model": "sam_spl_t", "arguments": {"embed_dim": "x"}}, "embed_dim: 'x' is not of the kind int"),
+    "width below 0": ({"model": "sam_spl_t", "arguments": {"embed_dim": -96}}, "model.embed_dim: -96"),
+    "stages as number": ({"model": "sam_spl_t", "arguments": {"stages": 3}}, "stages: 3 is not of the kind tuple"),
+    "one stage": ({"model": "sam_spl_t", "arguments": {"stages": [1]}}, "3 or 4 stages"),
+    "two windows": ({"model": "sam_spl_t", "arguments": {"window_spec": [8, 4]}}, "one window above 0 for each stage"),
+    "a switch as text": ({"model": "sam_spl_t", "arguments": {"use_sam_decoder": "yes"}}, "is not of the kind bool"),
+    "size null": ({"model": "datransnet", "arguments": {"train_size": None}}, "Give train_size=256"),
+    "size zero": ({"model": "datransnet", "arguments": {"train_size": 0}}, "model.train_size: 0"),
+    "size unsaid": ({"model": "datransnet", "arguments": {}}, "Give train_size=256"),
+    **{f"image_size {size!r}": ({"image_size": size}, "image_size is") for size in (-5, 0, "x", 64.5, True)},
+    "mean null": ({"mean": None, "std": [1.0]}, "mean is None"),
+    "mean alone": ({"mean": [0.5]}, "states mean but not std"),
+    "mean of text": ({"mean": ["0.5"], "std": [1.0]}, "mean is"),
+    "mean not finite": ({"mean": [float("nan")], "std": [1.0]}, "mean is"),
+    "std zero": ({"mean": [0.5], "std": [0]}, "std is"),
+    "two lengths": ({"mean": [0.5], "std": [0.5] * 3}, "different numbers of values"),
+    "two values": ({"model": "sam_spl_t", "arguments": TINY, "mean": [0.5] * 2, "std": [0.5] * 2}, "have 2 values"),
+    "unknown rule": ({"resize": "nearest"}, "resize is 'nearest', which needs to be one of pillow, opencv"),
+    "rule as list": ({"resize": ["pillow"]}, "resize is"),
+    "trained_on as text": ({"trained_on": "SIRST"}, "trained_on is"),
+    "settings as list": ({"settings": [1]}, "settings is"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_descriptions_end_in_one_line_that_names_the_file(tmp_path, tiny, suffix, case):
+    description, message = MALFORMED[case]
+    file = tmp_path / f"w{suffix}"
+    if suffix == ".pt":
+        torch.save({"format": FORMAT, "model": tiny.state_dict(), "description": description}, file)
+    else:
+        metadata = {"sam_spl": json.dumps(description)}
+        safetensors.torch.save_file(tiny.state_dict(), file, metadata=metadata)
+    with pytest.raises(InputError, match=message) as error:
+        load_model(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert "\n" not in str(error.value)
+
+
+def _no_json(path):
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, metadata={"sam_spl": "{hello"})
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("w.safetensors", _no_json, "no JSON"),
+        (
+            "w.pt",
+            lambda path: torch.save({"format": FORMAT, "model": {"a": torch.zeros(1)}}, path),
+            "lacks its descrip",
+        ),
+        ("w.pt", lambda path: torch.save({"format": FORMAT, "description": {}}, path), "holds no weights"),
+        ("w.pt", lambda path: torch.save({"format": FORMAT, "model": 3, "description": {}}, path), "holds no weights"),
+        ("w.pt", lambda path: torch.save({"model": {1: torch.zeros(1)}}, path), "holds no weights"),
+        ("w.pt", lambda path: torch.save({"a": torch.zeros(1)}, path), "does not say which network it is of"),
+        ("w.pt", lambda path: torch.save({"encoder.trunk.blocks.x.y": torch.zeros(1)}, path), "does not say which"),
+    ],
+)
+def test_a_file_without_a_whole_description_ends_in_one_line(tmp_path, name, write, message):
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=message) as error:
+        load_model(tmp_path / name)
+    assert str(error.value).startswith(f"{tmp_path / name}: ")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

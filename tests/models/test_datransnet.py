@@ -132,7 +132,7 @@ def test_published_files_are_read_and_written_bit_exact(published, tmp_path):
     torch.save({"epoch": 3, "state_dict": named, "total_loss": 0.1}, tmp_path / "a.pth.tar")
     with pytest.raises(InputError, match="train_size=256"):
         load_model(tmp_path / "a.pth.tar")
-    _, description = load_model(tmp_path / "a.pth.tar", train_size=512, mean=[0.4], image_size=256)
+    _, description = load_model(tmp_path / "a.pth.tar", train_size=512)
     assert description["arguments"] == {"train_size": 512, "head_bias": None}
     assert (description["mean"], description["image_size"]) == ([0.0], None)
 

@@ -125,8 +125,23 @@ def test_initialisation_follows_the_recipe():
         ("sam_spl_t", {"blok": "res"}, "Nearest: block"),
         ("sam_spl_t", {"block": "resnet"}, "not one of res, vgg, dense"),
         ("sam_spl_t", {"stages": [1, 2]}, "3 or 4 stages"),
+        ("sam_spl_t", {"stages": 3}, r"model\.stages: 3 is not of the kind tuple\[int, \.\.\.\]"),
+        ("sam_spl_t", {"pos_size": [7]}, r"model\.pos_size"),
+        ("sam_spl_t", {"embed_dim": "abc"}, r"model\.embed_dim: 'abc' is not of the kind int"),
+        ("sam_spl_t", {"embed_dim": True}, r"model\.embed_dim: True"),
+        ("sam_spl_t", {"num_heads": 7}, "multiple of num_heads"),
+        ("datransnet", {"head_bias": "low"}, r"model\.head_bias: 'low' is not of the kind float \| None"),
     ],
 )
 def test_unknown_names_and_arguments_say_what_there_is(name, arguments, message):
-    with pytest.raises((ConfigError, ValueError), match=message):
+    with pytest.raises(ConfigError, match=message):
         build_model(name, **arguments)
+
+
+def test_a_fault_inside_a_network_is_no_users_error(monkeypatch):
+    def broken(self, *args, **kwargs):
+        raise TypeError("a fault of ours")
+
+    monkeypatch.setattr("sam_spl.models.sam_spl.Decoder.__init__", broken)
+    with pytest.raises(TypeError, match="a fault of ours"):
+        build_model("sam_spl_t", **TINY)

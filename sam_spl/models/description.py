@@ -1,0 +1,83 @@
+"""What a weights file says of itself, checked once when it is read: files come from anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sam_spl.errors import InputError
+from sam_spl.resize import RULES
+
+
+def check_description(content: Any, path: Path) -> dict[str, Any]:
+    """The description in a file of ours.
+
+    What :func:`~sam_spl.models.checkpoints.save_weights` was given: ``model`` and ``arguments`` as for
+    :func:`~sam_spl.models.registry.build_model`; the network's input as ``mean`` and ``std`` (of values in [0, 1],
+    one for all channels or one each), ``image_size`` (the side of a square in pixels, None for each image's own size)
+    and ``resize`` (how images get there); ``trained_on`` (the data set's title, lists and fingerprints);
+    ``settings`` and ``selected_by``. A key may be absent, where its partner is too; further keys are kept as they are.
+
+    Raises:
+        InputError: a value of another kind, a size or spread that is not positive, or a key without its partner.
+    """
+
+    def require(holds: bool, what: str) -> None:
+        if not holds:
+            raise InputError(
+                f"{path}: its description is malformed: {what}. Save or fetch the file again, or give its tensors as "
+                "a plain state dict."
+            )
+
+    require(_is_table(content), f"{_shown(content)} is no table of names and values")
+    for key, (holds, needed) in _RULES.items():
+        if key in content:
+            require(holds(content[key]), f"{key} is {_shown(content[key])}, which needs to be {needed}")
+    for key, partner in _PARTNERS:
+        require(partner in content or key not in content, f"it states {key} but not {partner}")
+    if "mean" in content:
+        require(len(content["mean"]) == len(content["std"]), "mean and std have different numbers of values")
+    return content
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+
+
+def _are_numbers(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    return all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (_is_text, "a name"),
+    "arguments": (_is_table, "a table of names and values"),
+    "in_channels": (_is_count, "a number of channels"),
+    "mean": (_are_numbers, "a list of numbers"),
+    "std": (lambda value: _are_numbers(value) and min(value) > 0, "a list of numbers above 0"),
+    "image_size": (lambda value: value is None or _is_count(value), "a whole number of pixels above 0, or null"),
+    "resize": (lambda value: value in RULES, f"one of {', '.join(RULES)}"),
+    "trained_on": (
+        lambda value: value is None or (_is_table(value) and _is_table(value.get("sets", {}))),
+        "a table of names and values",
+    ),
+    "settings": (_is_text, "text"),
+    "selected_by": (_is_text, "text"),
+}
+_PARTNERS = (("model", "arguments"), ("arguments", "model"), ("mean", "std"), ("std", "mean"))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
