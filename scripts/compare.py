@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Collect the results of several tests in one table.
+"""Collect the results of several tests in one table, and tell differences from chance.
 
-python scripts/compare.py checkpoints/                        # every results.json below
+python scripts/compare.py checkpoints/                              # every results.json below, with means of runs
 python scripts/compare.py checkpoints/a checkpoints/b --format latex
-python scripts/compare.py checkpoints/a checkpoints/b --paired     # do the two differ by more than chance?
+python scripts/compare.py checkpoints/a checkpoints/b --paired      # do the two differ by more than chance?
+python scripts/compare.py checkpoints/ --paired                     # several seeds of two settings, against each other
+python scripts/compare.py a_1 a_2 a_3 --against b_1 b_2 b_3         # the same, with sides by name
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sam_spl.cli.errors import run
-from sam_spl.errors import ConfigError
-from sam_spl.inference.compare import find_results, paired, table
+from sam_spl.inference.compare import distinct, find_results, paired, table, two_sides
 
 
 def compare(argv: list[str]) -> None:
@@ -24,14 +25,18 @@ def compare(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help="run folders, folders of them, or results.json files")
     parser.add_argument("--format", default="text", help="text, markdown, latex or csv (default: text)")
-    parser.add_argument("--paired", action="store_true", help="test two results on the same images against each other")
+    parser.add_argument(
+        "--paired", action="store_true", help="compare two results, or the runs of two settings, image by image"
+    )
+    parser.add_argument("--against", nargs="+", help="compare the runs before it with these, image by image")
     options = parser.parse_args(argv)
-    reports = find_results(options.runs)
-    if options.paired and len(reports) != 2:
-        raise ConfigError(f"--paired: {len(reports)} results; it takes two. Name two results.json files.")
-    print(table(reports, options.format))
-    if options.paired:
-        print(f"\n{paired(*reports)}")
+    first, notes = distinct(find_results(options.runs))
+    second, more = distinct(find_results(options.against or []))
+    for note in (*notes, *more):
+        print(note, file=sys.stderr)
+    print(table([*first, *second], options.format))
+    if options.against or options.paired:
+        print(f"\n{paired(*((first, second) if options.against else two_sides(first)))}")
 
 
 if __name__ == "__main__":

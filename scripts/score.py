@@ -19,7 +19,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from sam_spl.cli.config import check_pattern
 from sam_spl.cli.errors import run
+from sam_spl.data.catalog import group_names
 from sam_spl.data.dataset import read_mask
 from sam_spl.data.layout import read_list
 from sam_spl.data.pairing import Files, files_below
@@ -33,6 +35,7 @@ from sam_spl.metrics import PROTOCOLS, Counter, protocols_named, scores
 def score(argv: list[str]) -> None:
     """Score as the command line says."""
     options = _parser().parse_args(argv)
+    check_pattern("--group", options.group)
     protocols = protocols_named(options.protocols)
     predictions, masks = _pairs(options.predictions, options.masks, options.list)
     scale = full_scale(predictions.values()) if options.scale is None else options.scale
@@ -54,7 +57,13 @@ def score(argv: list[str]) -> None:
     title = options.name or options.predictions.resolve().name
     report = {
         **summarise(
-            counts, names, protocols, empty=options.empty, bootstrap=options.bootstrap, budget=options.fa_budget * 1e-6
+            counts,
+            names,
+            protocols,
+            empty=options.empty,
+            bootstrap=options.bootstrap,
+            budget=options.fa_budget * 1e-6,
+            groups=group_names(options.group, names) if options.group else None,
         ),
         "weights": {"model": title, "file": str(options.predictions / "*")},
         "dataset": {
@@ -133,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--logits", action="store_true", help="NPY and MAT files hold logits")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples for 95 %% intervals; 0: none")
+    parser.add_argument("--group", help="pattern in names that tells images that are not independent (dataset.group)")
     parser.add_argument("--empty", choices=EMPTY, help="nIoU of an image correctly predicted empty")
     parser.add_argument("--fa_budget", type=float, default=10.0, help="of Pd at a false-alarm budget, in 1e-6")
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ class DatasetConfig:
     data_path: str | None = "./datasets"  # the set's folder, or one that holds it
     lists: str | None = None  # folder of the split lists, where a set comes with several
     default_lists: str | None = None  # which of several, with lists=null
+    group: str | None = None  # pattern whose match in a name (its first group) tells images that are not independent
     missing: str = "error"  # error | skip: what to do about images or masks that are not there
     odd_masks: list[str] = field(default_factory=list)  # names whose masks may be of another size than their images
     published_splits: list[str] = field(default_factory=list)  # counts of images, as 663/664
@@ -153,6 +155,9 @@ def check(config: Any) -> None:
     """
     if config.dataset.data_path is None:
         raise ConfigError("dataset.data_path: a value is required, as --data_path VALUE.")
+    for dataset in (config.dataset, *config.dataset.members):
+        if not isinstance(dataset, str):
+            check_pattern("dataset.group", dataset.group)
     training = "trainer" in config
     sizes = {"dataset.image_size": config.dataset.image_size, "dataset.test_size": config.dataset.test_size}
     if training:
@@ -216,6 +221,18 @@ def check(config: Any) -> None:
         config.num_workers,
         "must be >= 0",
     )
+
+
+def check_pattern(key: str, pattern: str | None) -> None:
+    """Whether a value is a regular expression.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ConfigError(f"{key}: {pattern!r} is no regular expression ({error}).") from error
 
 
 def _require(holds: bool, key: str, value: Any, rule: str) -> None:

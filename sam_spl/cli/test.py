@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
+from sam_spl.data.catalog import DataSet, groups_of, normalise_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet
 from sam_spl.engine.distributed import World
 from sam_spl.engine.evaluator import evaluate
@@ -82,6 +82,7 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         return np.frombuffer(zlib.decompress(maps[index]), np.uint8).reshape(source.load(index)[1].shape)
 
     names = [source.name(index) for index in counts.indices]
+    groups = groups_of(config.dataset, names)
     report = {
         **summarise(
             counts,
@@ -90,6 +91,7 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
             empty=config.empty,
             bootstrap=config.bootstrap,
             budget=config.fa_budget * 1e-6,
+            groups=groups,
         ),
         "weights": {"file": str(weights), "sha256": sha256(weights), **description},
         "dataset": {"name": data.title, "lists": data.lists, "split": config.split, "where": data.where}
@@ -101,6 +103,10 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         "versions": versions(),
     }
     order, about = worst(counts), _about(config, data, description, image_size)
+    if groups and len(set(groups)) == len(names):
+        about.append(
+            ("note", f"dataset.group={config.dataset.group} joins no two images: intervals take each by itself")
+        )
 
     def sample(position: int) -> Sample:
         return Sample(names[position], *source.load(int(counts.indices[position])), level_map(position))

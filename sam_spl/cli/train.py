@@ -163,6 +163,7 @@ def _settings(config: DictConfig) -> str:
         settings.pop(key)
     for dataset in (settings["dataset"], *settings["dataset"]["members"]):
         dataset.pop("data_path")
+        dataset.pop("group")
     if settings["model"].get("trunk_weights"):
         settings["model"]["trunk_weights"] = Path(settings["model"]["trunk_weights"]).name
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

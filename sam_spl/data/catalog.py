@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,36 @@ def _union(members: list[Any]) -> tuple[Split, Identity]:
         mismatch="; ".join(one.mismatch for one in identities if one.mismatch) or None,
         remark="; ".join(one.remark for one in identities if one.remark) or None,
     )
+
+
+def groups_of(config: Any, names: Sequence[str]) -> list[str] | None:
+    """The group of each image by ``dataset.group``; None where the set's images are independent.
+
+    Args:
+        config: :class:`~sam_spl.cli.config.DatasetConfig`; of a union each member has its own pattern.
+        names: as the set's source gives them.
+    """
+    if not config.members:
+        return group_names(config.group, names) if config.group else None
+    if not any(member.group for member in config.members):
+        return None
+    groups = {name: name for name in names}
+    for member in config.members:
+        own = [name for name in names if name.startswith(f"{member.title}/")]
+        if member.group:
+            inner = group_names(member.group, [name.removeprefix(f"{member.title}/") for name in own])
+            groups |= {name: f"{member.title}/{group}" for name, group in zip(own, inner, strict=True)}
+    return list(groups.values())
+
+
+def group_names(pattern: str, names: Sequence[str]) -> list[str]:
+    """The group of each name: what the pattern's first group matches in it, or all of the match.
+
+    A name in which the pattern is not found is a group of its own.
+    """
+    matches = [re.search(pattern, name) for name in names]
+    found = [match and match[1 if match.re.groups else 0] for match in matches]
+    return [group or name for group, name in zip(found, names, strict=True)]
 
 
 def hold_out(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:

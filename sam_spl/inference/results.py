@@ -11,14 +11,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 import sam_spl
-from sam_spl.metrics.bootstrap import intervals
 from sam_spl.metrics.counts import ImageCounts
 from sam_spl.metrics.curves import THRESHOLDS, curve_figures
 from sam_spl.metrics.dataset_counts import OWN, DatasetCounts, scores
 from sam_spl.metrics.figures import FIGURES, MAIN, figures, hierarchical_figures, pd_by_size
 from sam_spl.metrics.protocols import PROTOCOLS, Columns, Protocol, columns
+from sam_spl.metrics.uncertainty import intervals
 
 #: nIoU of an image whose mask and prediction are both empty; NaN leaves it out of the mean.
 EMPTY = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
@@ -34,6 +35,7 @@ def summarise(
     empty: str | None = None,
     bootstrap: int = 0,
     budget: float = 1e-5,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Every figure of a data set as plain values for JSON.
 
@@ -44,6 +46,7 @@ def summarise(
         empty: of :data:`EMPTY`; None keeps each protocol's rule.
         bootstrap: number of resamples for 95 % intervals; 0 leaves them out.
         budget: Fa that "Pd at Fa" stays within, in pixels over all pixels.
+        groups: of images that are not independent, the group of each (:mod:`sam_spl.metrics.uncertainty`).
     """
     rule = EMPTY[empty] if empty else None
     scored = {protocol.name: asdict(scores(counts, protocol, empty=rule)) for protocol in protocols}
@@ -54,20 +57,19 @@ def summarise(
     for protocol in protocols:
         of = columns(protocol, counts.views, empty=rule)
         reported[protocol.name] = {
-            **protocol.describe(),
-            **({"empty": f"{empty} (asked for)"} if empty else {}),
+            **protocol.describe(empty=rule),
             "scores": scored[protocol.name],
-            "intervals": intervals(of, figures, resamples=bootstrap),
+            "intervals": intervals(of, figures, groups=groups, resamples=bootstrap),
             "differs": differing.get(protocol.name, {}),
-            "images": _images(names, of),
+            "images": _images(names, of, counts.masks, groups),
         }
     first = reported[protocols[0].name]
     report = {"protocol": protocols[0].name, "scores": first["scores"], "intervals": first["intervals"]}
     report["images"] = first.pop("images")
-    report |= {"bootstrap": bootstrap, "protocols": reported}
+    report |= {"bootstrap": bootstrap, "groups": len(set(groups)) if groups else None, "protocols": reported}
     report["figures"] = {key: figure.describe() for key, figure in FIGURES.items()}
     if counts.curves is not None:
-        report["details"] = _details(counts, bootstrap, budget)
+        report["details"] = _details(counts, bootstrap, budget, groups)
     return report
 
 
@@ -109,7 +111,7 @@ def _reasons(first: Protocol, other: Protocol, figure: str, empties: bool) -> li
     return reasons
 
 
-def _details(counts: DatasetCounts, bootstrap: int, budget: float) -> dict[str, Any]:
+def _details(counts: DatasetCounts, bootstrap: int, budget: float, groups: Sequence[str] | None) -> dict[str, Any]:
     """hIoU, Pd by size and the curves, at the images' own resolution."""
     own = columns(PROTOCOLS["native"], counts.views)
     assert counts.curves is not None
@@ -129,7 +131,7 @@ def _details(counts: DatasetCounts, bootstrap: int, budget: float) -> dict[str, 
     for name, (of, ratios) in parts.items():
         sums = {key: column.sum(0) for key, column in of.items()}
         details[name] = {key: _plain(value) for key, value in ratios(sums).items()}
-        details[f"{name}_intervals"] = intervals(of, ratios, resamples=bootstrap)
+        details[f"{name}_intervals"] = intervals(of, ratios, groups=groups, resamples=bootstrap)
     endings = [key for key in own if key.startswith("targets_")]
     details["targets_by_size"] = dict(zip(details["pd_by_size"], (int(own[key].sum()) for key in endings), strict=True))
     sums = {key: column.sum(0) for key, column in curve_columns.items()}
@@ -142,8 +144,10 @@ def _details(counts: DatasetCounts, bootstrap: int, budget: float) -> dict[str, 
     return details
 
 
-def _images(names: Sequence[str], of: Columns) -> list[dict[str, Any]]:
-    """What can be traced of each figure to each image."""
+def _images(
+    names: Sequence[str], of: Columns, masks: NDArray[np.int64] | None, groups: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    """What can be traced of each figure to each image, and what it must share with another result to compare them."""
     keys = {
         "intersection": "iou_intersection",
         "union": "iou_union",
@@ -160,9 +164,14 @@ def _images(names: Sequence[str], of: Columns) -> list[dict[str, Any]]:
     ious = [
         iou if counted == 1 else None for iou, counted in zip(of["iou_of_images"], of["images_of_niou"], strict=True)
     ]
+    about: list[dict[str, Any]] = [{"name": name} for name in names]
+    for row, group in zip(about, groups or [], strict=bool(groups)):
+        row["group"] = group
+    for row, (height, width, content) in zip(about, [] if masks is None else masks.tolist(), strict=masks is not None):
+        row |= {"height": height, "width": width, "mask": f"{content:08x}"}
     return [
-        {"name": name, **dict(zip(keys, row, strict=True)), "iou": iou}
-        for name, row, iou in zip(names, rows, ious, strict=True)
+        {**first, **dict(zip(keys, row, strict=True)), "iou": iou}
+        for first, row, iou in zip(about, rows, ious, strict=True)
     ]
 
 
@@ -223,7 +232,8 @@ def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> s
             row("hiou", hiou, details["hiou_intervals"], f"   {beside('seg_iou', hiou)}, {beside('loc_iou', hiou)}"),
         ]
     if report["bootstrap"]:
-        rows.append(("", f"in brackets: 95 % intervals over images, {report['bootstrap']} resamples"))
+        units = f"{report['groups']} groups of {result['images']}" if report["groups"] else f"{result['images']}"
+        rows.append(("", f"in brackets: 95 % intervals over {units} images, {report['bootstrap']} resamples"))
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     if len(report["protocols"]) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ Prob = NDArray[np.floating[Any]]  # (H, W) in [0, 1]
 Mask = NDArray[np.bool_]
 OWN = View("own")
 THRESHOLD = 0.5
+_HEAD = 4  # a row begins with the image's index, and its mask's height, width and fingerprint
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class DatasetCounts:
         views: view -> (images, fields of :class:`ImageCounts`).
         hierarchical: (images, fields of :class:`HierarchicalCounts`), at the images' own size; None if not counted.
         curves: (images, 200, 5) by threshold, likewise.
+        masks: (images, 3), height and width of each mask as stored and a fingerprint of its content; None if the
+            counts were made without masks.
     """
 
     indices: NDArray[np.int64]
     views: dict[View, NDArray[np.float64]] = field(repr=False)
     hierarchical: NDArray[np.float64] | None = field(default=None, repr=False)
     curves: NDArray[np.float64] | None = field(default=None, repr=False)
+    masks: NDArray[np.int64] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, counts: Iterable[ImageCounts]) -> DatasetCounts:
@@ -124,11 +129,11 @@ class Counter:
     def width(self) -> int:
         """Numbers in a row."""
         details = len(HierarchicalCounts._fields) + STEPS * len(CURVE_FIELDS) if self.detailed else 0
-        return 1 + len(self.views) * len(ImageCounts._fields) + details
+        return _HEAD + len(self.views) * len(ImageCounts._fields) + details
 
     def row(self, index: int, probs: Mapping[str, Prob], mask: Mask) -> list[float]:
         """The row of one image: its index in the data set, probability maps by resolution, mask at its own size."""
-        row: list[float] = [float(index)]
+        row: list[float] = [float(index), *map(float, mask.shape), float(zlib.crc32(np.packbits(mask).tobytes()))]
         details: list[float] = []
         places = dict.fromkeys(view._replace(relative=False) for view in self.views)
         masks = {at: resize_mask(mask, probs[at.resolution].shape, at.resize) for at in places}  # type: ignore[arg-type]
@@ -147,9 +152,10 @@ class Counter:
         """Rows by name, in the order of the data set; of an image counted twice one."""
         rows = np.asarray(rows, np.float64).reshape(-1, self.width)
         indices, first = np.unique(rows[:, 0].astype(np.int64), return_index=True)
-        rows, fields = rows[first, 1:], len(ImageCounts._fields)
+        masks = rows[first, 1:_HEAD].astype(np.int64)
+        rows, fields = rows[first, _HEAD:], len(ImageCounts._fields)
         views = {view: rows[:, k * fields : (k + 1) * fields] for k, view in enumerate(self.views)}
         if not self.detailed:
-            return DatasetCounts(indices, views)
+            return DatasetCounts(indices, views, masks=masks)
         hierarchical, curves = np.split(rows[:, len(self.views) * fields :], [len(HierarchicalCounts._fields)], axis=1)
-        return DatasetCounts(indices, views, hierarchical, curves.reshape(-1, STEPS, len(CURVE_FIELDS)))
+        return DatasetCounts(indices, views, hierarchical, curves.reshape(-1, STEPS, len(CURVE_FIELDS)), masks)

@@ -141,6 +141,31 @@ FIGURES = {
 #: The figures that every table shows, in this order.
 MAIN = tuple(FIGURES[key] for key in ("iou", "niou", "f1", "pd", "fa"))
 
+_LOWER = (1, *(bound + 1 for bound in SIZE_CLASSES))
+#: Name of a size class -> ending of its columns.
+_SIZE_CLASSES = {
+    **{f"{low} to {high}": f"to_{high}" for low, high in zip(_LOWER, SIZE_CLASSES, strict=False)},
+    f"{_LOWER[-1]} and more": f"above_{SIZE_CLASSES[-1]}",
+}
+_MATCHES = ("matched", "lone_predictions", "lone_targets", "further_predictions", "further_targets")
+
+#: Figures that are shares of counted things, and the columns that count them. Fa is none here: of images without a
+#: false alarm nothing follows for how large one would be.
+SHARES: dict[str, tuple[str, ...]] = {
+    "iou": ("iou_union",),
+    "niou": ("images_of_niou",),
+    "f1": ("predicted", "labelled"),
+    "precision": ("predicted",),
+    "recall": ("labelled",),
+    "pixel_accuracy": ("labelled",),
+    "pd": ("targets",),
+    "pd_at_fa": ("targets",),
+    **{name: (f"targets_{ending}",) for name, ending in _SIZE_CLASSES.items()},
+    "hiou": _MATCHES,
+    **dict.fromkeys(("seg_iou", "seg_mrg_err", "seg_itf_err", "seg_pcp_err"), ("matched",)),
+    **dict.fromkeys(("loc_iou", "loc_itf_err", "loc_pcp_err", "loc_m2s_err", "loc_s2m_err"), _MATCHES),
+}
+
 
 def figures(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     """Ratios of summed :func:`~sam_spl.metrics.protocols.columns`; NaN where there is nothing to divide by."""
@@ -159,12 +184,8 @@ def figures(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
 
 def pd_by_size(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     """Pd of the targets of each size class; keys as ``1 to 9``, ``82 and more`` pixels."""
-    lower = (1, *(bound + 1 for bound in SIZE_CLASSES))
-    endings = (*(f"to_{bound}" for bound in SIZE_CLASSES), f"above_{SIZE_CLASSES[-1]}")
-    names = [*(f"{low} to {high}" for low, high in zip(lower, SIZE_CLASSES, strict=False)), f"{lower[-1]} and more"]
     return {
-        name: ratio(sums[f"detected_{ending}"], sums[f"targets_{ending}"])
-        for name, ending in zip(names, endings, strict=True)
+        name: ratio(sums[f"detected_{ending}"], sums[f"targets_{ending}"]) for name, ending in _SIZE_CLASSES.items()
     }
 
 

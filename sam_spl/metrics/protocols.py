@@ -17,6 +17,7 @@ from sam_spl.errors import ConfigError, nearest
 from sam_spl.metrics.counts import ImageCounts
 
 Array = NDArray[np.float64]
+EMPTY_IMAGE = "an empty mask with an empty prediction "
 Columns = dict[str, Array]  # name -> what each image adds, (images,), or sums, any shape
 
 
@@ -55,8 +56,8 @@ class Protocol:
         """Where IoU is counted, and where F1, Pd and Fa."""
         return tuple(View(self.resolution, relative, self.resize) for relative in (False, self.relative))
 
-    def describe(self) -> dict[str, Any]:
-        """What the protocol fixes, for result files."""
+    def describe(self, *, empty: float | None = None) -> dict[str, Any]:
+        """What the protocol fixes, for result files; ``empty`` as in :func:`columns`."""
         relative = "p / max(p) > 0.5 for F1, Pd and Fa, over images with targets; p > 0.5 for IoU"
         return {
             "protocol": self.name,
@@ -70,10 +71,16 @@ class Protocol:
                 if self.by_area
                 else "pixels of predicted components that detect nothing"
             ),
-            "empty": "nIoU not reported"
-            if self.empty is None
-            else f"an empty mask with an empty prediction has nIoU {self.empty:g}",
+            "empty": _describe_empty(self.empty if empty is None else empty),
         }
+
+
+def _describe_empty(value: float | None) -> str:
+    if value is None:
+        return "nIoU not reported"
+    if np.isnan(value):
+        return f"{EMPTY_IMAGE}is left out of nIoU"
+    return f"{EMPTY_IMAGE}has nIoU {value:g}"
 
 
 #: Adding a protocol is adding a line.

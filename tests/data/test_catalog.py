@@ -7,9 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from sam_spl.cli.flags import compose_config, dataset_config
-from sam_spl.data.catalog import locate, open_dataset
+from sam_spl.data.catalog import group_names, groups_of, locate, open_dataset
 from sam_spl.data.dataset import read_image, read_mask
 from sam_spl.data.known import dataset_named
 from sam_spl.errors import ConfigError, InputError
@@ -347,3 +348,29 @@ def test_formats(tmp_path):
         np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png"), mask > 0, err_msg=name)
     write_palette_png(tmp_path / "palette.png", mask // 255, palette * np.uint8(255))  # index 1 is white
     np.testing.assert_array_equal(read_mask(tmp_path / "palette.png"), mask > 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("irdst", {"44/1(814)": "44", "44/1(815)": "44", "real/7/1": "real/7", "1(814)": "1(814)"}),
+        (
+            "sirst_aug",
+            {"Misc_1_3": "Misc_1", "Misc_1_17": "Misc_1", "Misc_1": "Misc_1", "Misc_2": "Misc_2", "0017": "0017"},
+        ),
+    ],
+)
+def test_frames_and_copies_are_grouped_by_their_names(name, expected):
+    assert groups_of(dataset_config(name), list(expected)) == list(expected.values())
+
+
+def test_each_set_of_a_union_has_its_own_groups_and_most_sets_have_none():
+    assert groups_of(dataset_config("sirst"), ["Misc_1", "Misc_2"]) is None
+    union = OmegaConf.create(
+        {"group": None, "members": [{"title": "SIRST", "group": None}, {"title": "IRDST", "group": "^(.+)/"}]}
+    )
+    names = ["SIRST/Misc_1_1", "SIRST/Misc_1_2", "IRDST/44/1", "IRDST/44/2", "IRDST/45/1"]
+    assert groups_of(union, names) == ["SIRST/Misc_1_1", "SIRST/Misc_1_2", "IRDST/44", "IRDST/44", "IRDST/45"]
+    union.members[1].group = None
+    assert groups_of(union, names) is None
+    assert group_names("frame", ["a_frame", "b_frame", "c"]) == ["frame", "frame", "c"]  # all that matches

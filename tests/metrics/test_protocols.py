@@ -15,7 +15,6 @@ from sam_spl.engine.evaluator import probability
 from sam_spl.errors import ConfigError
 from sam_spl.inference.results import differences, summarise
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, count_image, protocols_named, scores
-from sam_spl.metrics.bootstrap import intervals, paired_test
 from sam_spl.metrics.curves import HALF, STEPS, THRESHOLDS, curve_counts, curve_figures, levels, probabilities
 from sam_spl.metrics.dataset_counts import OWN
 from sam_spl.metrics.figures import figures, hierarchical_figures, pd_by_size
@@ -23,6 +22,7 @@ from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
 from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.metrics.protocols import columns
 from sam_spl.metrics.target import components
+from sam_spl.metrics.uncertainty import intervals
 from tests.conftest import GOLDEN
 
 EXPECTED = json.loads((GOLDEN / "metrics_expected.json").read_text())
@@ -460,22 +460,6 @@ def test_pd_by_size_adds_up_to_pd(counts):
     assert (sum(targets), detected) == (97, pytest.approx(56))
 
 
-def test_bootstrap_intervals_are_those_of_a_mean():
-    """nIoU is a mean over images: its interval is known from the standard error."""
-    rng = np.random.default_rng(0)
-    ious = rng.beta(5, 2, 400)
-    columns_of = {"iou_of_images": ious, "images_of_niou": np.ones(400)}
-
-    def mean(sums):
-        return {"niou": sums["iou_of_images"] / sums["images_of_niou"]}
-
-    low, high = intervals(columns_of, mean, resamples=4000)["niou"]
-    error = 1.96 * ious.std() / 20
-    assert (low, high) == pytest.approx((ious.mean() - error, ious.mean() + error), abs=0.1 * error)
-    assert intervals(columns_of, mean, resamples=4000)["niou"] == (low, high)
-    assert intervals(columns_of, mean, resamples=0) == {}
-
-
 def test_intervals_hold_the_figures_and_undefined_ones_have_none(counts):
     own = columns(PROTOCOLS["native"], counts.views)
     result = scores(counts)
@@ -483,23 +467,3 @@ def test_intervals_hold_the_figures_and_undefined_ones_have_none(counts):
         assert bounds[0] <= getattr(result, key) <= bounds[1]
     empty = _count([np.zeros((8, 8))], [np.zeros((8, 8), bool)], ["native"])
     assert intervals(columns(PROTOCOLS["native"], empty.views), figures, resamples=10)["pd"] is None
-
-
-def test_the_paired_test_tells_a_difference_from_chance():
-    rng = np.random.default_rng(0)
-
-    def columns_of(ious):
-        return {"iou_of_images": ious, "images_of_niou": np.ones(len(ious))}
-
-    def mean(sums):
-        return {"niou": sums["iou_of_images"] / sums["images_of_niou"]}
-
-    a = rng.beta(5, 2, 200)
-    difference, p = paired_test(columns_of(a), columns_of(a - 0.05), mean, resamples=2000)["niou"]
-    assert (difference, p) == (pytest.approx(0.05), pytest.approx(1 / 2001))
-    values = [
-        paired_test(columns_of(a), columns_of(a + rng.normal(0, 0.1, 200)), mean, resamples=200, seed=k)["niou"][1]
-        for k in range(60)
-    ]
-    assert 0.3 < np.mean(values) < 0.7  # uniform when there is no difference
-    assert paired_test(columns_of(a), columns_of(a), mean, resamples=100)["niou"] == (0.0, 1.0)

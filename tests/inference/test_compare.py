@@ -1,0 +1,212 @@
+"""Results side by side: what may be compared, what counts once, what is said of chance."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from sam_spl.errors import ConfigError, InputError
+from sam_spl.inference.compare import distinct, paired, table, two_sides
+from sam_spl.inference.results import summarise
+from sam_spl.metrics import Counter, protocols_named
+
+SIDE = 32
+
+
+def _scenes(images: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [ndimage.binary_dilation(rng.random((SIDE, SIDE)) < 0.004 * (k % 3), iterations=1) for k in range(images)]
+
+
+def _result(run: str, seed: int, noise: float, *, protocols: Sequence[str] = ("native",), images=9, side=SIDE, **more):
+    """What testing writes of a network that is wrong in a share ``noise`` of pixels."""
+    rng, masks = np.random.default_rng(seed), _scenes(images)
+    of = protocols_named(protocols)
+    counter = Counter(of)
+    rows = []
+    for k, mask in enumerate(masks):
+        prob = np.clip((mask ^ (rng.random(mask.shape) < noise)) * 0.8 + 0.1 * rng.random(mask.shape), 0, 1)
+        maps = {"input": np.kron(prob, np.ones((side // SIDE, side // SIDE)))}
+        rows.append(counter.row(k, {r: maps.get(r, prob) for r in counter.resolutions}, mask))
+    report = summarise(counter.unpack(np.array(rows)), [f"im_{k}" for k in range(images)], of, **more)
+    return report | {
+        "weights": {"file": f"/x/{run}/best.pt", "sha256": run, "model": "net", "settings": run.split("-")[0]},
+        "dataset": {"name": "SIRST", "lists": "50_50", "split": "test", "fingerprint": "f"},
+        "image_size": side,
+        "precision": "float32",
+    }
+
+
+@pytest.mark.parametrize("name", ["native", "sam_spl", "datransnet"])
+def test_the_paired_test_measures_the_difference_of_the_table(name):
+    """Under every protocol, correctly empty images and relative thresholds too."""
+    reports = [_result(run, k, noise, protocols=[name]) for k, (run, noise) in enumerate((("a", 0.002), ("b", 0.02)))]
+    text = paired([reports[0]], [reports[1]], resamples=50)
+    lines = {line.split()[0]: float(line.split()[2]) for line in text.splitlines() if "p =" in line}
+    a, b = (report["scores"] for report in reports)
+    scales = {"IoU": ("iou", 100), "nIoU": ("niou", 100), "F1": ("f1", 100), "Pd": ("pd", 100), "Fa": ("fa", 1e6)}
+    expected = {title: scale * (a[key] - b[key]) for title, (key, scale) in scales.items() if a[key] is not None}
+    assert lines == pytest.approx(expected, abs=0.006)
+    assert text.endswith("this speaks of these two weights only, not of training again.")
+
+
+def test_results_say_the_size_and_the_content_of_masks():
+    rows = _result("a", 0, 0.01)["images"]
+    assert {(row["height"], row["width"]) for row in rows} == {(SIDE, SIDE)}
+    contents = {mask.tobytes() for mask in _scenes(9)}
+    assert len({row["mask"] for row in rows}) == len(contents) > 3
+    assert [row["mask"] for row in _result("b", 1, 0.1)["images"]] == [row["mask"] for row in rows]
+
+
+def _other_names(report):
+    for row in report["images"]:
+        row["name"] = row["name"].replace("im", "frame")
+
+
+def _other_size(report):
+    report["images"][3]["height"] = 64
+
+
+def _other_mask(report):
+    report["images"][3]["mask"] = "00000000"
+
+
+def _other_group(report):
+    report["images"][3]["group"] = "g"
+
+
+def _earlier(report):
+    for row in report["images"]:
+        del row["mask"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_other_names, r"of different images \(18 in one only, first frame_0\)"),
+        (_other_size, r"differ in the sizes of images \(1 of 9 images, first im_3\)"),
+        (_other_mask, r"differ in the content of masks \(1 of 9 images, first im_3\)"),
+        (_other_group, r"differ in groups"),
+        (_earlier, r"Test it again"),
+    ],
+)
+def test_a_paired_comparison_of_unlike_results_is_refused(change, message):
+    a, b = _result("a", 0, 0.01), _result("b", 1, 0.02)
+    assert "IoU" in paired([a], [b], resamples=100)
+    changed = copy.deepcopy(b)
+    change(changed)
+    with pytest.raises(InputError, match=message):
+        paired([a], [changed], resamples=100)
+
+
+def test_other_rules_are_refused():
+    a = _result("a", 0, 0.01)
+    with pytest.raises(InputError, match=r"different rules \(empty: .*has nIoU 1; .*has nIoU 0\)"):
+        paired([a], [_result("b", 1, 0.02, empty="zero")])
+    assert "IoU" in paired([a], [_result("b", 1, 0.02, empty="one")], resamples=100)  # what native does anyway
+    with pytest.raises(InputError, match=r"b was not scored under native. Test it with protocols=\[native\]"):
+        paired([a], [_result("b", 1, 0.02, protocols=["mshnet"])])
+    small, large = (_result(name, 1, 0.02, protocols=["sam_spl"], side=side) for name, side in (("a", 32), ("b", 64)))
+    with pytest.raises(InputError, match="differ in the resolution that masks are scored at"):
+        paired([small], [large])
+
+
+def test_runs_that_differ_in_their_seed_are_one_method():
+    """Three seeds against two: the sides are found by settings, or named; the difference is that of the means."""
+    a = [_result(f"a-{seed}", seed, 0.01) for seed in (1, 2, 3)]
+    b = [_result(f"b-{seed}", seed, 0.03) for seed in (4, 5)]
+    assert two_sides([a[0], b[0], a[1], b[1], a[2]]) == (a, b)
+    text = paired(a, b, resamples=1000)
+    assert text == paired(*two_sides([*a, *b]), resamples=1000)
+    assert "A: 3 runs, a-1, a-2, a-3\nB: 2 runs, b-4, b-5" in text
+    iou = next(line for line in text.splitlines() if line.startswith("IoU")).split()
+    means = [np.mean([100 * report["scores"]["iou"] for report in side]) for side in (a, b)]
+    assert [float(iou[2]), float(iou[3]), float(iou[4])] == pytest.approx([*means, means[0] - means[1]], abs=0.006)
+    fa = next(line for line in text.splitlines() if line.startswith("Fa"))
+    assert fa.split()[-2:] == ["1.00", "-"]  # fewer false alarms are better
+    with pytest.raises(ConfigError, match="5 results of 3 settings; it takes two results, or runs of two"):
+        two_sides([*a, b[0], _result("c", 6, 0.1)])
+    with pytest.raises(ConfigError, match="a-1, b-4 are of 2 settings"):
+        paired([a[0], b[0]], [b[1]])
+    with pytest.raises(ConfigError, match="a-1 is on both sides"):
+        paired(a, [a[0]])
+    assert "B: 1 run, b-4; its training is taken to vary as the other's does" in paired(a, b[:1], resamples=1000)
+
+
+def test_a_mean_of_runs_has_an_interval_over_runs_and_images():
+    runs = [_result(f"a-{seed}", seed, noise) for seed, noise in ((1, 0.01), (2, 0.02), (3, 0.03))]
+    mean = next(line for line in table(runs).splitlines() if "mean of 3" in line)
+    value = np.mean([100 * run["scores"]["iou"] for run in runs])
+    bounds = [float(word.strip("[],")) for word in mean.split()[6:9]]
+    assert bounds[0] == pytest.approx(value, abs=0.006)
+    assert bounds[1] < value < bounds[2]
+    assert "in brackets: 95 % intervals over runs and images" in table(runs).splitlines()[0]
+    assert "mean of" not in table([*runs[:1], _result("b-1", 4, 0.01)])
+
+
+def test_a_run_given_twice_counts_once():
+    runs = [_result(f"a-{seed}", seed, 0.02) for seed in (1, 2)]
+    twice = copy.deepcopy(runs[0])
+    twice["weights"] |= {"file": "/copy/of/it/last.pt"}
+    again = copy.deepcopy(runs[1])
+    again["weights"] |= {"file": "/y/a-2/best.safetensors", "sha256": "another file of the same weights"}
+    kept, notes = distinct([*runs, twice, again])
+    assert kept == runs
+    assert notes == [
+        "counted once: /copy/of/it/last.pt repeats /x/a-1/best.pt on SIRST",
+        "counted once: /y/a-2/best.safetensors repeats /x/a-2/best.pt on SIRST",
+    ]
+    assert "mean of 2" in table([*runs, twice, again])
+    at_other_precision = copy.deepcopy(runs[0]) | {"precision": "bfloat16"}
+    assert distinct([runs[0], at_other_precision]) == ([runs[0], at_other_precision], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "values"),
+    [
+        (lambda report: report.update(precision="bfloat16"), "precision", ("float32", "bfloat16")),
+        (lambda report: report.update(image_size=512), "input", ("32", "512")),
+        (lambda report: report["dataset"].update(split="train"), "split", ("test", "train")),
+        (lambda report: report["dataset"].update(lists="idx_427"), "lists", ("50_50", "idx_427")),
+        (
+            lambda report: report["protocols"]["native"].update(empty="nIoU not reported"),
+            "empty images",
+            ("has nIoU 1", "nIoU not reported"),
+        ),
+    ],
+)
+def test_rows_show_what_differs_in_how_they_were_made(change, column, values):
+    a, b = _result("a", 0, 0.01), _result("b", 1, 0.02)
+    common = table([a, b]).splitlines()[0]
+    assert f"{column} {values[0]}" in common
+    change(b)
+    text = table([a, b])
+    header, *rows = text.splitlines()[1:]
+    start = header.index(column)
+    for row, value in zip(rows, values, strict=True):
+        assert row[start:].startswith(value)
+    assert f"{column} {values[0]}" not in text.splitlines()[0]
+
+
+def test_the_command_compares_sides_and_says_what_it_counts_once(command, tmp_path):
+    for name, seed, noise in (("a-1", 1, 0.01), ("a-2", 2, 0.01), ("b-1", 3, 0.04), ("b-2", 4, 0.04)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(_result(name, seed, noise)))
+    (tmp_path / "twice").mkdir()
+    (tmp_path / "twice" / "results.json").write_text((tmp_path / "a-1" / "results.json").read_text())
+    result = command("scripts/compare.py", tmp_path, "--paired")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.strip() == "counted once: /x/a-1/best.pt repeats /x/a-1/best.pt on SIRST"
+    assert "P(A better)" in result.stdout
+    sides = [tmp_path / "a-1", tmp_path / "a-2", "--against", tmp_path / "b-1", tmp_path / "b-2"]
+    named = command("scripts/compare.py", *sides)
+    assert named.stdout == result.stdout
+    three = command("scripts/compare.py", *(tmp_path / name for name in ("a-1", "a-2", "twice")), "--paired")
+    assert "these two weights only" in three.stdout  # two different ones are left
+    one = command("scripts/compare.py", tmp_path / "a-1", "--paired")
+    assert (one.returncode, one.stderr.count("\n")) == (2, 1)
