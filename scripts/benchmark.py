@@ -185,7 +185,7 @@ def network(name: str, size: int, batch: int, repeat: int, world: World) -> None
 
     work = {"forward": forward, "training step": step}
     if hasattr(model, "decoder"):
-        work["forward, published form"] = plain
+        work["forward, savings switched off"] = plain
     for what, seconds in interleaved(work, repeat, lambda: synchronise(world.device)).items():
         print(f"{name + ' ' + what:<38} {1000 * seconds / batch:9.2f} ms an image ({batch} x {size} px)")
 

@@ -117,11 +117,16 @@ class Normalise:
         """
         image = as_array(image)
         full = {"uint8": 255, "uint16": 65535}.get(image.dtype.name, 1)
-        x = torch.from_numpy(np.ascontiguousarray(image).astype(np.float32)) / full
-        x = x[None] if x.ndim == 2 else x.permute(2, 0, 1)
-        if len(x) != self.channels:
-            x = x.expand(3, -1, -1) if self.channels == 3 else x.mean(0, keepdim=True)
-        return (x - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
+        if image.ndim == 3 and self.channels == 1:
+            red, green, blue = (image[..., channel] for channel in range(3))
+            image = (np.add(red, green, dtype=np.float32) + blue) / np.float32(3)
+        x = np.empty((self.channels, *image.shape[:2]), np.float32)
+        for channel, plane in enumerate(x):  # in two passes, straight from the stored type
+            mean, std = (values[channel % len(values)] for values in (self.mean, self.std))
+            stored = image if image.ndim == 2 else image[..., channel]
+            np.multiply(stored, np.float32(1 / (full * std)), out=plane)
+            plane -= np.float32(mean / std)
+        return torch.from_numpy(x)
 
 
 class TrainingSet(Dataset[dict[str, Any]]):
