@@ -45,6 +45,7 @@ TRAIN_FLAGS: dict[str, str | None] = {
 TEST_FLAGS: dict[str, str | None] = {
     "--dataset": "dataset",
     "--data_path": "dataset.data_path",
+    "--group": "dataset.group",
     "--image_size": "image_size",
     "--batch_size": "batch_size",
     "--weights": "weights",
@@ -234,14 +235,17 @@ def _value(flag: str, value: str) -> str:
         return _LOSSES.get(plain(value), value)
     if flag == "--config_path":
         return _model_from_config_path(value)
-    if flag in ("--data_path", "--save_dir", "--weights", "--resume"):
+    if flag in ("--data_path", "--group", "--save_dir", "--weights", "--resume"):
         return quote(value)
     return value
 
 
 def quote(value: str) -> str:
-    """A string as Hydra's override grammar takes it literally, spaces, commas and brackets too."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A string as Hydra's override grammar takes it literally, spaces, commas and brackets too.
+
+    A backslash stands for itself there, unless a quotation mark (or the closing one) follows.
+    """
+    return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'") + "'"
 
 
 def _model_from_config_path(value: str) -> str:

@@ -232,7 +232,7 @@ def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> s
             row("hiou", hiou, details["hiou_intervals"], f"   {beside('seg_iou', hiou)}, {beside('loc_iou', hiou)}"),
         ]
     if report["bootstrap"]:
-        units = f"{report['groups']} groups of {result['images']}" if report["groups"] else f"{result['images']}"
+        units = f"{report['groups']} group(s) of {result['images']}" if report["groups"] else f"{result['images']}"
         rows.append(("", f"in brackets: 95 % intervals over {units} images, {report['bootstrap']} resamples"))
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]

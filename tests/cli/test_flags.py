@@ -139,6 +139,14 @@ def test_a_network_brings_its_recipe_unless_another_is_asked_for():
     assert compose_config("train", ["model=sam_spl_s"]).optimizer.name == "adan"
 
 
+def test_a_pattern_that_is_none_is_refused_before_anything_runs():
+    words = ["--dataset", "SIRST", "--weights", "x", "--group"]
+    for pattern in (r"^(.+)/", r"^(.*\d)_\d+$", r"a'(\d)'\\", r"\\'"):
+        assert compose_config("test", overrides_from([*words, pattern], TEST_FLAGS)).dataset.group == pattern
+    with pytest.raises(ConfigError, match=r"dataset\.group: '\(' is no regular expression"):
+        compose_config("test", overrides_from([*words, "("], TEST_FLAGS))
+
+
 def test_every_combination_of_a_sweep_is_a_run():
     words = overrides_from(["model=sam_spl_t,datransnet", "--dataset", "SIRST,NUDT-SIRST", "seed=1"], TRAIN_FLAGS)
     with pytest.raises(ConfigError, match=r"several values\. Add -m"):

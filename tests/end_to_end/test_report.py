@@ -22,7 +22,7 @@ from sam_spl.data.dataset import EvaluationSet, Normalise
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.engine.distributed import World
 from sam_spl.engine.evaluator import evaluate, probability
-from sam_spl.errors import InputError
+from sam_spl.errors import ConfigError, InputError
 from sam_spl.inference import report as report_module
 from sam_spl.inference.figures import write_figures
 from sam_spl.inference.predictor import Predictor
@@ -293,6 +293,25 @@ def test_scoring_files_gives_what_testing_gave(tested, tmp_path, form):
         for key in ("hiou", "curves", "pd_by_size"):
             assert theirs["details"][key] == ours["details"][key]
         assert theirs["protocols"]["datransnet"]["scores"] == ours["protocols"]["datransnet"]["scores"]
+
+
+def test_images_of_one_group_are_one_unit_of_chance(tested, tmp_path, capsys):
+    """Two images of one sequence: counts are as before, intervals are none, and results say the groups."""
+    data, out = tested
+    flags = ["dataset=custom", "--data_path", data, "device=cpu", "report=0", "overlays=0"]
+    words = [*flags, "--weights", out.parent / "run", "--group", "^(im)_", "--save_dir", tmp_path / "ours"]
+    commands.test([str(word) for word in words])
+    assert "intervals over 1 group(s) of 2 images" in capsys.readouterr().out
+    words = ["--predictions", out / "predictions", "--masks", data / "masks", "--list", data / "test.txt"]
+    _score(*words, "--group", "^im", "--output", tmp_path / "theirs")
+    blind, ours, theirs = (
+        json.loads((folder / "results.json").read_text()) for folder in (out, tmp_path / "ours", tmp_path / "theirs")
+    )
+    assert ours["images"] == theirs["images"] == [{**row, "group": "im"} for row in blind["images"]]
+    assert ours["scores"] == theirs["scores"] == blind["scores"]
+    assert set(ours["intervals"].values()) == set(theirs["intervals"].values()) == {None}
+    with pytest.raises(ConfigError, match=r"--group: '\(' is no regular expression"):
+        _score(*words, "--group", "(")
 
 
 def test_maps_of_another_size_are_interpolated_as_testing_does(predicted, tmp_path):
