@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from sam_spl.cli.config import check_pattern
@@ -30,6 +30,7 @@ from sam_spl.files import write_text
 from sam_spl.inference.predictions import find_predictions, full_scale, read_prediction
 from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table, versions
 from sam_spl.metrics import PROTOCOLS, Counter, protocols_named, scores
+from sam_spl.resize import resize_logits
 
 
 def score(argv: list[str]) -> None:
@@ -123,8 +124,8 @@ def _at(prob: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if prob.shape == size:
         return prob
     inside = np.clip(prob.astype(np.float64), 1e-7, 1 - 1e-7)
-    logits = cv2.resize(np.log(inside / (1 - inside)), size[::-1], interpolation=cv2.INTER_LINEAR)
-    return 1 / (1 + np.exp(-logits))
+    logits = torch.from_numpy(np.log(inside / (1 - inside)))[None]
+    return resize_logits(logits, size)[0].sigmoid().numpy()
 
 
 def _parser() -> argparse.ArgumentParser:
