@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -200,10 +201,15 @@ def hold_out(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[It
 def normalise_of(config: Any, channels: int) -> Normalise:
     """The normalisation of a data set for a network of ``channels``.
 
+    A network of one channel takes the mean of three values: they are equal where a set has its own, and ImageNet's
+    (0.485, 0.456, 0.406) are of colours that an infrared image does not have.
+
     Raises:
         ConfigError: mean and std have neither one value nor one per channel.
     """
     mean, std = tuple(config["mean"]), tuple(config["std"])
+    if channels == 1 and len(mean) == len(std) == 3:
+        mean, std = (fmean(mean),), (fmean(std),)
     if len(mean) != len(std) or len(mean) not in (1, channels) or min(std) <= 0:
         raise ConfigError(f"dataset.mean, dataset.std: {mean} and {std} need 1 or {channels} values, std above 0")
     return Normalise(mean, std, channels)

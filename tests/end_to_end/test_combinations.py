@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
+import hydra
 import pytest
 import torch
 
-from sam_spl.cli.flags import compose_config
+from sam_spl.cli import commands
+from sam_spl.cli.flags import compose_config, dataset_config
+from sam_spl.cli.train import _training_set
+from sam_spl.data.catalog import normalise_of, open_dataset
 from sam_spl.engine.optim import build_optimizer
 from sam_spl.files import config_folder
 from sam_spl.models.registry import build_model
-from tests.conftest import TINY
+from tests.conftest import TINY, TINY_OVERRIDES, write_folder
 
 OPTIMIZERS = ("adan", "adam", "adamw", "nadam", "sgd", "lion", "lamb", "muon")
 
@@ -59,3 +65,78 @@ def test_the_published_optimizer_is_adan_with_its_published_moments():
     (group,) = build_optimizer(torch.nn.Linear(1, 1), config.optimizer).param_groups
     assert (group["betas"], group["eps"], group["weight_decay"], group["lr"]) == ((0.98, 0.92, 0.99), 1e-8, 1e-4, 1e-2)
     assert math.isclose(config.optimizer.eta_min, 1e-6)
+
+
+MODELS, SETS = _choices("model"), _choices("dataset")
+RECIPES = [name for name in _choices("recipe") if name != "auto"]  # which is one of the others
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A folder with a few images under the name of every set."""
+    root = tmp_path_factory.mktemp("datasets")
+    for name in SETS:
+        write_folder(root / dataset_config(name).title, lists={"train": [0, 1, 2, 3], "test": [4, 5]})
+    return root
+
+
+def _of_set(name: str, root: Path) -> list[str]:
+    """The overrides that a set needs: a few images of it."""
+    if dataset_config(name).source == "synthetic":
+        return [f"dataset={name}", "dataset.synthetic.train=4", "dataset.synthetic.val=0", "dataset.synthetic.test=2"]
+    members = ["dataset.members=[sirst,nudt_sirst]"] if name == "union" else []
+    return [f"dataset={name}", f"dataset.data_path='{root / 'custom' if name == 'custom' else root}'", *members]
+
+
+@pytest.mark.parametrize("dataset", SETS)
+def test_every_network_has_samples_and_a_loss_of_every_recipe_on_every_data_set(dataset, root):
+    for recipe in RECIPES:
+        tried = set()
+        for model in MODELS:
+            config = compose_config("train", [f"model={model}", f"recipe={recipe}", *_of_set(dataset, root)])
+            channels = hydra.utils.get_class(config.model._target_).in_channels
+            if channels in tried:  # networks of one family differ in nothing that samples depend on
+                continue
+            tried.add(channels)
+            data = open_dataset(config.dataset)
+            samples = _training_set(config, data, data.part("train").open(), normalise_of(config.dataset, channels))
+            image, mask = samples[(0, 1)]["image"], samples[(0, 1)]["mask"]
+            assert (len(image), image.shape[1:]) == (channels, mask.shape[1:])
+            assert 32 <= image.shape[1] == image.shape[2] <= config.dataset.image_size
+            assert torch.isfinite(image).all()
+            assert torch.isfinite(hydra.utils.instantiate(config.loss)([torch.zeros(1, *mask.shape)], mask[None]))
+
+
+#: Every network with every recipe, and the data sets in turn.
+STEPS = [(m, r, SETS[k % len(SETS)]) for k, (m, r) in enumerate((m, r) for m in MODELS for r in RECIPES)]
+
+
+@pytest.mark.parametrize(("model", "recipe", "dataset"), STEPS)
+def test_every_network_trains_with_every_recipe(model, recipe, dataset, root, tmp_path):
+    words = [f"model={model}", f"recipe={recipe}", *_of_set(dataset, root), "dataset.image_size=64", "device=cpu"]
+    words += TINY_OVERRIDES if model.startswith("sam_spl") else []
+    commands.train(
+        [*words, "trainer.epochs=1", "trainer.batch_size=4", "trainer.selection=last", f"save_dir={tmp_path}/r"]
+    )
+    (row,) = map(json.loads, (tmp_path / "r" / "metrics.jsonl").read_text().splitlines())
+    assert 0 < row["loss"] < math.inf
+
+
+def test_the_steps_are_of_every_data_set():
+    assert {dataset for _, _, dataset in STEPS} == set(SETS)
+
+
+@pytest.mark.parametrize(
+    ("mean", "channels", "expected"),
+    [
+        ([0.485, 0.456, 0.406], 3, (0.485, 0.456, 0.406)),
+        ([0.485, 0.456, 0.406], 1, (0.449,)),
+        ([0.28450727] * 3, 1, (0.28450727,)),  # of equal values exactly the one
+        ([0.3], 3, (0.3,)),
+        ([0.3], 1, (0.3,)),
+    ],
+)
+def test_a_grey_network_takes_the_mean_of_three_values(mean, channels, expected):
+    normalise = normalise_of({"mean": mean, "std": mean}, channels)
+    assert normalise.mean == pytest.approx(expected, abs=0 if len(set(mean)) == 1 else 1e-12)
+    assert normalise.mean == normalise.std
