@@ -40,7 +40,7 @@ def convert(argv: list[str]) -> None:
     weights = read_weights(options.source)
     given = {key: value for key in ("mean", "std", "image_size") if (value := getattr(options, key)) is not None}
     settings = dict(dataset_file(options.dataset)) if options.dataset else {"title": "the command line"}
-    settings |= given | {"test_size": options.image_size or settings.get("test_size")}
+    settings |= given | ({"test_size": None} if "image_size" in given else {})
     # Building the network checks every name and shape before anything is written.
     _, description = load_network(
         options.source, settings if options.dataset or given else None, train_size=options.train_size

@@ -67,7 +67,7 @@ def train(argv: list[str]) -> None:
             from sam_spl.data.catalog import open_dataset
 
             for test in tests[name]:  # what is missing is to be known before the training, not after it
-                open_dataset(test.dataset).part(test.split)
+                open_dataset(test.dataset).part("all" if test.split == "auto" else test.split)
             run(configs[name], runs[name], states[name], _at_precision(world, configs[name]))
             return _run_tests(tests[name], world)
 

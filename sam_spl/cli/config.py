@@ -122,7 +122,7 @@ class TestConfig(CommonConfig):
 
     weights: str = MISSING
     precision: str = "fp32"  # scores are taken in float32 unless asked otherwise: auto | fp32 | bf16 | fp16
-    split: str = "test"  # test | val | train
+    split: str = "auto"  # test | val | train | all; auto: test, but all of a folder without lists new to the weights
     batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
     image_size: int | None = None  # null: as the weights were trained
     train_size: int | None = None  # of published DATransNet weights, which do not say it
@@ -204,7 +204,9 @@ def check(config: Any) -> None:
             config.save_predictions in forms, "save_predictions", config.save_predictions, f"choose of {forms[1:]}"
         )
         _require(config.bootstrap >= 0, "bootstrap", config.bootstrap, "must be >= 0")
-        _require(config.split in ("train", "val", "test"), "split", config.split, "choose train, val or test")
+        splits = ("auto", "test", "val", "train", "all")
+        _require(config.split in splits, "split", config.split, f"choose of {splits}")
+        sizes |= {"train_size": config.train_size}
     for key, value in sizes.items():
         _require(value is None or value > 0, key, value, "must be a positive number")
     from sam_spl.resize import RULES  # with OpenCV, which --help does without

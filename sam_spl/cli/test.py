@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from sam_spl.data.catalog import DataSet, groups_of, normalise_of, open_dataset
+from sam_spl.data.catalog import DataSet, Part, groups_of, normalise_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet
 from sam_spl.engine.distributed import World
 from sam_spl.engine.evaluator import evaluate
@@ -37,6 +37,8 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
     """Score one weights file on one data set, in this process; the result file's content, of rank 0."""
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
+    if not world.main:
+        logging.getLogger("sam_spl").setLevel(logging.ERROR)  # one process says it for all
     weights = find_weights(config.weights)
     model, description = load_network(weights, config.dataset, train_size=config.train_size)
     model.to(world.device, memory_format=torch.channels_last)
@@ -46,7 +48,9 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
     data = open_dataset(config.dataset, seed=config.seed)
     if data.identity.mismatch and world.main:
         log.warning("WRONG DATA SET? %s", data.identity.mismatch)
-    source = data.part(config.split).open()
+    trained_on = description.get("trained_on")
+    part = data.part_to_test(trained_on) if config.split == "auto" else data.part(config.split)
+    source = part.open()
     protocols = protocols_named(config.protocols)
     folder = (
         Path(config.output_dir).expanduser() if config.output_dir else weights.parent / f"test-{config.dataset.name}"
@@ -94,15 +98,15 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
             groups=groups,
         ),
         "weights": {"file": str(weights), "sha256": sha256(weights), **description},
-        "dataset": {"name": data.title, "lists": data.lists, "split": config.split, "where": data.where}
-        | {"fingerprint": data.parts[config.split].fingerprint, "skipped": len(data.skipped)}
+        "dataset": {"name": data.title, "lists": data.lists, "split": part.role, "where": data.where}
+        | {"fingerprint": part.fingerprint, "skipped": len(data.skipped)}
         | asdict(data.identity),
         "image_size": image_size,
         "device": str(world.device),
         "precision": str(world.precision or torch.float32).removeprefix("torch."),
         "versions": versions(),
     }
-    order, about = worst(counts), _about(config, data, description, image_size)
+    order, about = worst(counts), _about(config, data, part, description, image_size)
     if groups and len(set(groups)) == len(names):
         about.append(
             ("note", f"dataset.group={config.dataset.group} joins no two images: intervals take each by itself")
@@ -139,13 +143,22 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
 
 
 def _about(
-    config: DictConfig, data: DataSet, description: dict[str, Any], image_size: int | None
+    config: DictConfig, data: DataSet, part: Part, description: dict[str, Any], image_size: int | None
 ) -> list[tuple[str, str]]:
     """What was tested on what, and what a reader must know of it."""
+    images = f"{part.count} {part.role} images" if part.role in data.parts else f"{part.count} images ({part.role})"
     rows = [
         ("model", f"{description['model']}, network input {image_size or 'as stored'}"),
-        ("data set", f"{data.title}, lists {data.lists}, {data.parts[config.split].count} {config.split} images"),
+        ("data set", f"{data.title}, lists {data.lists}, {images}"),
     ]
+    if config.split == "auto" and not all(split.listed for split in data.splits.values()):
+        rows.append(
+            ("note", "one image in five is tested, by the hash of its name: these weights were trained on the others")
+            if part.role == "test"
+            else ("note", "all images of a folder without lists are tested: these weights were not trained on it")
+        )
+    if part.role in ("train", "all") and data.known_to(description.get("trained_on")):
+        rows.append(("note", "these weights were trained on images that are among the tested ones"))
     if "TEST" in str(description.get("selected_by", "")).upper():
         rows.append(("note", "these weights were chosen on the test images (trainer.selection=test)"))
     if "chips_from" in (description.get("trained_on") or {}):

@@ -146,6 +146,7 @@ def _describe(
             "dataset": data.title,
             "lists": data.lists,
             "fingerprint": data.parts["train"].fingerprint,
+            "sets": data.training_lists,
             "skipped": len(data.skipped),
             **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
         },
@@ -215,6 +216,8 @@ def _announce(
     )
     counts = ", ".join(f"{part.count} {role}" for role, part in data.parts.items())
     log.info("%s: %s images (%s, lists: %s)", data.title, counts, data.where, data.lists)
+    if not all(split.listed for split in data.splits.values()):
+        log.info("without lists, one image in five is held out for testing, by the hash of its name")
     if data.identity.mismatch:
         log.warning("WRONG DATA SET? %s", data.identity.mismatch)
     if data.identity.remark:

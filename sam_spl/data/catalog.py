@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from sam_spl.data.dataset import FolderSource, Normalise, Source
+from sam_spl.data.dataset import FolderSource, Joined, Normalise, Source
 from sam_spl.data.identity import Identity, identify
 from sam_spl.data.layout import Item, Split, find_root, find_split, fingerprint
 from sam_spl.data.synthetic import SyntheticSource
@@ -23,7 +22,7 @@ class Part:
     """One role of a data set, opened when asked for: decoding a training set takes time that testing need not spend.
 
     Attributes:
-        role: train, val or test.
+        role: train, val, test or all; of a union whose sets differ in it, by set.
         count: number of images.
         fingerprint: SHA-256 of the list of names; None for generated images.
         open: makes the source.
@@ -46,6 +45,7 @@ class DataSet:
         parts: train, val and test.
         skipped: names left out because image or mask is missing (``dataset.missing=skip``).
         identity: what speaks against its being the set that it is called.
+        splits: the folders that it was found in by their titles, several of a union, none of generated images.
     """
 
     title: str
@@ -54,16 +54,64 @@ class DataSet:
     parts: dict[str, Part]
     skipped: tuple[str, ...] = ()
     identity: Identity = field(default_factory=Identity)
+    splits: dict[str, Split] = field(default_factory=dict)
 
     def part(self, role: str) -> Part:
-        """The part ``role``.
+        """The part ``role``; ``all`` is every image of train, val and test, once.
 
         Raises:
             InputError: the set has no image in it.
         """
-        if not self.parts[role].count:
-            raise InputError(f"dataset: {self.title} ({self.where}, lists {self.lists}) has no {role} images.")
-        return self.parts[role]
+        return self._filled(self._whole() if role == "all" else self.parts[role])
+
+    def part_to_test(self, trained_on: Mapping[str, Any] | None) -> Part:
+        """What weights are tested on: the test images; but all of a folder without lists that is new to the weights.
+
+        There the test images are one in five, for weights that were trained on the other four.
+
+        Args:
+            trained_on: of the weights' description; None where it is unknown, as of published weights.
+
+        Raises:
+            InputError: the set has no test images.
+        """
+        known = self.known_to(trained_on)
+        roles = {title: "test" if of.listed or title in known else "all" for title, of in self.splits.items()}
+        if "all" not in roles.values():
+            return self.part("test")
+        role = "all" if len(set(roles.values())) == 1 else ", ".join(f"{title} {of}" for title, of in roles.items())
+        return self._filled(_part(role, _images(self.splits, roles)))
+
+    def known_to(self, trained_on: Mapping[str, Any] | None) -> set[str]:
+        """The folders whose images weights were trained on: of the same training list, or sets of the same name.
+
+        "custom" is the name of every folder without one of its own, and says nothing.
+        """
+        of = trained_on or {}
+        lists = of.get("sets") or {of.get("dataset"): of.get("fingerprint")}
+        named = lists.keys() - {"custom"}
+        return {title for title, own in self.training_lists.items() if own in lists.values() or title in named}
+
+    @property
+    def training_lists(self) -> dict[str, str]:
+        """The fingerprint of each folder's training list, before anything of it is held out for validation."""
+        return {title: fingerprint(split.train) for title, split in self.splits.items()}
+
+    def _whole(self) -> Part:
+        if self.splits:
+            return _part("all", _images(self.splits, dict.fromkeys(self.splits, "all")))
+        parts = self.parts.values()  # of generated images, which are numbered in each part
+        return Part(
+            "all",
+            sum(part.count for part in parts),
+            None,
+            lambda: Joined([part.open() for part in parts], [f"{part.role}/" for part in parts]),
+        )
+
+    def _filled(self, part: Part) -> Part:
+        if not part.count:
+            raise InputError(f"dataset: {self.title} ({self.where}, lists {self.lists}) has no {part.role} images.")
+        return part
 
 
 def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataSet:
@@ -80,26 +128,21 @@ def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataS
     """
     if config.source == "synthetic":
         return _synthetic(config, seed)
-    split, identity = _union(config.members) if config.members else _found(config)
-    train, val = split.train, split.val
+    splits = _members(config.members) if config.members else {config.title: locate(config)}
+    identity = _identity(config.members or [config], splits)
+    train, val, test = (_images(splits, dict.fromkeys(splits, role)) for role in ("train", "val", "test"))
     if val_share > 0 and not val:
         train, val = hold_out(train, val_share, seed)
+    only = next(iter(splits.values())) if len(splits) == 1 else None
     return DataSet(
-        config.title,
-        split.lists,
-        str(split.root),
-        {
-            role: Part(role, len(items), fingerprint(items), lambda items=items: FolderSource(items))
-            for role, items in (("train", train), ("val", val), ("test", split.test))
-        },
-        split.skipped,
-        identity,
+        title=config.title,
+        lists=only.lists if only else ", ".join(f"{title} {split.lists}" for title, split in splits.items()),
+        where=str(only.root if only else config.members[0].data_path),
+        parts={role: _part(role, items) for role, items in (("train", train), ("val", val), ("test", test))},
+        skipped=tuple(_named(splits, title, name) for title, split in splits.items() for name in split.skipped),
+        identity=identity,
+        splits=splits,
     )
-
-
-def _found(config: Any) -> tuple[Split, Identity]:
-    split = locate(config)
-    return split, identify(config, split)
 
 
 def locate(config: Any) -> Split:
@@ -126,36 +169,41 @@ def locate(config: Any) -> Split:
     )
 
 
-def _union(members: list[Any]) -> tuple[Split, Identity]:
-    """Several sets as one; an image is called by its set and its name."""
-    found = {member.title: _found(member) for member in members}
-    splits = {title: split for title, (split, _) in found.items()}
+def _members(members: list[Any]) -> dict[str, Split]:
+    """The sets of a union by their titles."""
+    splits = {member.title: locate(member) for member in members}
     if len({split.root for split in splits.values()}) < len(splits):
         raise InputError(
             f"dataset: {' and '.join(splits)} are both read from {members[0].data_path}. Give --data_path the "
             "folder that holds the sets."
         )
+    return splits
 
-    def together(role: str) -> tuple[Item, ...]:
-        return tuple(
-            replace(item, name=f"{title}/{item.name}")
-            for title, split in splits.items()
-            for item in getattr(split, role)
-        )
 
-    union = Split(
-        root=Path(members[0].data_path),
-        lists=", ".join(f"{title} {split.lists}" for title, split in splits.items()),
-        train=together("train"),
-        val=together("val"),
-        test=together("test"),
-        skipped=tuple(f"{title}/{name}" for title, split in splits.items() for name in split.skipped),
+def _identity(members: list[Any], splits: Mapping[str, Split]) -> Identity:
+    found = [identify(member, splits[member.title]) for member in members]
+    return Identity(
+        mismatch="; ".join(one.mismatch for one in found if one.mismatch) or None,
+        remark="; ".join(one.remark for one in found if one.remark) or None,
     )
-    identities = [identity for _, identity in found.values()]
-    return union, Identity(
-        mismatch="; ".join(one.mismatch for one in identities if one.mismatch) or None,
-        remark="; ".join(one.remark for one in identities if one.remark) or None,
+
+
+def _images(splits: Mapping[str, Split], roles: Mapping[str, str]) -> tuple[Item, ...]:
+    """The images of each folder's role."""
+    return tuple(
+        replace(item, name=_named(splits, title, item.name))
+        for title, split in splits.items()
+        for item in split.images(roles[title])
     )
+
+
+def _named(splits: Mapping[str, Split], title: str, name: str) -> str:
+    """An image of a union goes by its set and its name."""
+    return name if len(splits) == 1 else f"{title}/{name}"
+
+
+def _part(role: str, items: tuple[Item, ...]) -> Part:
+    return Part(role, len(items), fingerprint(items), lambda: FolderSource(items))
 
 
 def groups_of(config: Any, names: Sequence[str]) -> list[str] | None:
@@ -165,12 +213,13 @@ def groups_of(config: Any, names: Sequence[str]) -> list[str] | None:
         config: :class:`~sam_spl.cli.config.DatasetConfig`; of a union each member has its own pattern.
         names: as the set's source gives them.
     """
-    if not config.members:
-        return group_names(config.group, names) if config.group else None
-    if not any(member.group for member in config.members):
+    members = config.members or [config]
+    if len(members) == 1:
+        return group_names(members[0].group, names) if members[0].group else None
+    if not any(member.group for member in members):
         return None
     groups = {name: name for name in names}
-    for member in config.members:
+    for member in members:
         own = [name for name in names if name.startswith(f"{member.title}/")]
         if member.group:
             inner = group_names(member.group, [name.removeprefix(f"{member.title}/") for name in own])

@@ -76,22 +76,27 @@ class FolderSource:
 
 
 class Joined:
-    """Several sources, one after the other."""
+    """Several sources, one after the other; ``prefixes`` of their images' names keep equal ones apart."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._at = [(source, index) for source in sources for index in range(len(source))]
+    def __init__(self, sources: Sequence[Source], prefixes: Sequence[str] | None = None) -> None:
+        prefixes = prefixes or [""] * len(sources)
+        self._at = [
+            (source, index, prefix)
+            for source, prefix in zip(sources, prefixes, strict=True)
+            for index in range(len(source))
+        ]
 
     def __len__(self) -> int:
         return len(self._at)
 
     def name(self, index: int) -> str:
-        """As its own source calls it."""
-        source, inner = self._at[index]
-        return source.name(inner)
+        """As its own source calls it, behind the prefix."""
+        source, inner, prefix = self._at[index]
+        return prefix + source.name(inner)
 
     def load(self, index: int) -> tuple[Image, Mask]:
         """As its own source loads it."""
-        source, inner = self._at[index]
+        source, inner, _ = self._at[index]
         return source.load(inner)
 
 
@@ -296,7 +301,9 @@ def _of_pil(image: PIL.Image.Image) -> NDArray[Any]:
     if image.mode == "F":
         return np.asarray(image)
     try:
-        return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
+        if image.mode in ("La", "RGBa"):  # multiplied by alpha
+            image = image.convert(image.mode.upper())
+        return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except ValueError as error:
         raise InputError(f"image: PIL mode {image.mode} cannot be converted to RGB ({error}).") from error
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sam_spl.data.pairing import IMAGE_SUFFIXES, Files, has_images
@@ -40,6 +40,7 @@ class Split:
         val: validation images, empty where the set has none.
         test: test images.
         skipped: names left out because image or mask is missing.
+        listed: False for a folder without any list, whose test images are one in five by the hash of their names.
     """
 
     root: Path
@@ -48,6 +49,20 @@ class Split:
     val: tuple[Item, ...]
     test: tuple[Item, ...]
     skipped: tuple[str, ...] = ()
+    listed: bool = True
+
+    def images(self, role: str) -> tuple[Item, ...]:
+        """The images of ``train``, ``val`` or ``test``; or of ``all``, each once.
+
+        Of all, different images of one name (in folders of their own) go by role and name.
+        """
+        if role != "all":
+            return getattr(self, role)
+        roles = {item: role for role in ("train", "val", "test") for item in getattr(self, role)}
+        names = Counter(item.name for item in roles)
+        return tuple(
+            item if names[item.name] == 1 else replace(item, name=f"{role}/{item.name}") for item, role in roles.items()
+        )
 
 
 def find_root(data_path: str | Path, names: Iterable[str]) -> Path:
@@ -118,8 +133,7 @@ def find_split(
     name = _choose(root, lists, default_lists, found, files)
     if name is None:
         by_hash = {role: _Part(files, names, root) for role, names in _by_hash(files.images).items()}
-        lists = "none found: one in five held out by the hash of its name"
-        return _split(root, lists, by_hash, skip_missing, odd_masks)
+        return replace(_split(root, "none", by_hash, skip_missing, odd_masks), listed=False)
     paths = dict(found[name])
     whole = paths.pop("trainval", None)
     if "train" not in paths and whole is not None:

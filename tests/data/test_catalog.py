@@ -14,7 +14,7 @@ from sam_spl.data.catalog import group_names, groups_of, locate, open_dataset
 from sam_spl.data.dataset import read_image, read_mask
 from sam_spl.data.known import dataset_named
 from sam_spl.errors import ConfigError, InputError
-from tests.conftest import ROOT, write_palette_png
+from tests.conftest import ROOT, write_folder, write_palette_png
 
 SETS = sorted(path.stem for path in (ROOT / "configs" / "dataset").glob("*.yaml"))
 
@@ -310,6 +310,92 @@ def test_a_union_holds_the_images_of_its_members_under_their_names(tmp_path):
     ]
     alone = open_dataset(dataset_config("sirst", data_path=str(tmp_path))).part("train")
     assert data.part("train").fingerprint != alone.fingerprint
+
+
+def _without_lists(tmp_path, counts):
+    """Folders of images without lists, by name; every name of an image is in all of them."""
+    return {
+        name: open_dataset(dataset_config("custom", data_path=str(write_folder(tmp_path / name, count=count))))
+        for name, count in counts.items()
+    }
+
+
+def test_a_folder_without_lists_is_tested_whole_by_weights_that_do_not_know_it(tmp_path):
+    sets = _without_lists(tmp_path, {"own": 12, "foreign": 10})
+    own, foreign = sets.values()
+    description = {"dataset": "custom", "sets": own.training_lists}
+    held_out = own.part_to_test(description)
+    assert (held_out.role, held_out.fingerprint) == ("test", own.parts["test"].fingerprint)
+    assert 0 < held_out.count < 12
+    for trained_on in (description, None, {}, {"dataset": "SIRST", "fingerprint": "0f"}):
+        whole = foreign.part_to_test(trained_on)
+        assert (whole.role, whole.count) == ("all", 10)
+        assert sorted(whole.open().name(k) for k in range(10)) == [f"im_{k}" for k in range(10)]
+    # What is held out for validation was in the training list all the same.
+    config = dataset_config("custom", data_path=str(tmp_path / "own"))
+    assert open_dataset(config, val_share=0.3).training_lists == own.training_lists
+    # Files of earlier versions state the list that they were trained on alone.
+    before = {"dataset": "custom", "fingerprint": own.parts["train"].fingerprint}
+    assert own.part_to_test(before).count == held_out.count
+
+
+def test_a_set_of_the_same_name_is_not_new_to_weights_though_images_were_added(tmp_path):
+    config = dataset_config("sirst", data_path=str(tmp_path), published_splits=[])
+    write_folder(tmp_path / "SIRST", count=12)
+    before = open_dataset(config).training_lists
+    write_folder(tmp_path / "more" / "SIRST", count=14)
+    config.data_path = str(tmp_path / "more")
+    grown = open_dataset(config)
+    assert grown.training_lists != before
+    assert grown.part_to_test({"dataset": "SIRST", "sets": before}).role == "test"
+    assert grown.part_to_test({"dataset": "NUDT-SIRST", "sets": {"NUDT-SIRST": "0f"}}).count == 14
+
+
+def test_sets_with_lists_are_tested_on_their_test_images_by_any_weights(folder):
+    data = open_dataset(dataset_config("custom", data_path=str(folder)))
+    part = data.part_to_test(None)
+    assert (part.role, part.count) == ("test", 2)
+
+
+def test_each_set_of_a_union_is_tested_as_it_would_be_alone(tmp_path):
+    write_folder(tmp_path / "SIRST", count=12)
+    write_folder(tmp_path / "NUDT-SIRST", count=10)
+    write_folder(tmp_path / "IRSTD-1k", lists={"train": [0, 1, 2], "test": [3, 4]})
+    members = {
+        name: dataset_config(name, data_path=str(tmp_path), published_splits=[], published_size=None)
+        for name in ("sirst", "nudt_sirst", "irstd_1k")
+    }
+    alone = {config.title: open_dataset(config) for config in members.values()}
+    union = open_dataset(dataset_config("union", members=list(members.values()), title="all three"))
+    assert union.training_lists == {title: of.training_lists[title] for title, of in alone.items()}
+    part = union.part_to_test({"dataset": "SIRST", "sets": alone["SIRST"].training_lists})
+    held_out = alone["SIRST"].parts["test"].count
+    assert (part.role, part.count) == ("SIRST test, NUDT-SIRST all, IRSTD-1k test", held_out + 10 + 2)
+    # Trained on the union, and tested on one of its sets or on itself.
+    trained_on = {"dataset": "all three", "sets": union.training_lists}
+    assert alone["NUDT-SIRST"].part_to_test(trained_on).role == union.part_to_test(trained_on).role == "test"
+    assert union.part_to_test(None).count == 12 + 10 + 2
+    assert union.part("all").count == 12 + 10 + 5
+
+
+def test_all_is_every_image_once(tmp_path):
+    lists = {"train": [0, 1, 2], "val": [2, 3], "test": [4, 5, 0]}
+    data = open_dataset(dataset_config("custom", data_path=str(write_folder(tmp_path / "a", lists=lists))))
+    source = data.part("all").open()
+    assert [source.name(k) for k in range(len(source))] == [f"im_{k}" for k in (0, 1, 2, 3, 4, 5)]
+
+    for role, count in (("train", 3), ("test", 2)):  # other images of the same names
+        write_folder(tmp_path / "b" / role, count=count, size=(40, 40 + count))
+    part = open_dataset(dataset_config("custom", data_path=str(tmp_path / "b"))).part("all")
+    source = part.open()
+    names = {source.name(k): source.load(k)[1].shape[1] for k in range(len(source))}
+    assert names == {f"train/im_{k}" if k < 2 else "im_2": 43 for k in range(3)} | {
+        f"test/im_{k}": 42 for k in range(2)
+    }
+
+    config = dataset_config("synthetic", image_size=32, synthetic={"train": 3, "val": 1, "test": 2})
+    source = open_dataset(config).part("all").open()
+    assert len({source.name(k) for k in range(len(source))}) == 6
 
 
 def test_a_union_of_generated_images_is_refused():

@@ -15,9 +15,11 @@ import torch
 import sam_spl
 from sam_spl.cli import commands
 from sam_spl.cli.errors import run
+from sam_spl.cli.flags import dataset_config
+from sam_spl.data.catalog import open_dataset
 from sam_spl.engine.trainer import Trainer
 from sam_spl.errors import InputError
-from tests.conftest import TINY_OVERRIDES
+from tests.conftest import TINY_OVERRIDES, write_folder
 
 TINY_SET = [
     "dataset.image_size=64",
@@ -194,6 +196,40 @@ def test_a_folder_of_ones_own_trains_and_tests(folder, tmp_path, capsys):
     assert {image["pixels"] for image in result["images"]} == {48 * 40}  # scored at their own size
 
 
+def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_on_it(tmp_path, capsys):
+    own, foreign = (write_folder(tmp_path / name, count=count) for name, count in (("own", 12), ("foreign", 7)))
+    run = tmp_path / "r"
+    flags = ["--dataset", "custom", "--image_size", "32", "--device", "cpu", "trainer.val_share=0.2", "test_on=[same]"]
+    commands.train([*flags, "--data_path", str(own), *TINY_OVERRIDES, "--epoch", "1", "--save_dir", str(run)])
+    output = capsys.readouterr().out
+    held_out = open_dataset(dataset_config("custom", data_path=str(own))).parts["test"].count
+    same = json.loads((run / "test-custom" / "results.json").read_text())
+    assert (same["dataset"]["split"], same["scores"]["images"]) == ("test", held_out)
+    assert 0 < held_out < 6
+    assert "one image in five is held out for testing" in output  # in training
+    assert "one image in five is tested, by the hash of its name: these weights were trained on the others" in output
+
+    def tested(folder: Path, *more: str) -> tuple[str, int, str]:
+        words = ["--dataset", "custom", "--data_path", str(folder), "--weights", str(run), "--device", "cpu", *more]
+        commands.test([*words, f"output_dir={tmp_path / 'out'}", "report=0", "bootstrap=0"])
+        result = json.loads((tmp_path / "out" / "results.json").read_text())
+        return result["dataset"]["split"], len(result["images"]), capsys.readouterr().out
+
+    split, count, output = tested(foreign)
+    assert (split, count) == ("all", 7)
+    assert "custom, lists none, 7 images (all)" in output
+    assert "all images of a folder without lists are tested: these weights were not trained on it" in output
+    split, count, output = tested(foreign, "split=test")
+    assert (split, count) == (
+        "test",
+        open_dataset(dataset_config("custom", data_path=str(foreign))).parts["test"].count,
+    )
+    assert "note" not in output
+    split, count, output = tested(own, "split=all")
+    assert (split, count) == ("all", 12)
+    assert "these weights were trained on images that are among the tested ones" in output
+
+
 def test_selection_by_the_test_images_says_so_everywhere(folder, tmp_path, capsys):
     flags = ["--dataset", "custom", "--data_path", str(folder), "--image_size", "32", "--device", "cpu"]
     commands.train([*flags, *TINY_OVERRIDES, "--epoch", "1", "trainer.selection=test", f"save_dir={tmp_path / 'r'}"])
@@ -291,6 +327,7 @@ def test_damaged_data_stops_training_before_anything_is_written(damage, message,
         (["--weights", "{run}", "--image_size", "0"], 2, "image_size: 0 is not valid"),
         (["--weights", "{run}", "--batch_size", "-1"], 2, "batch_size: -1 is not valid"),
         (["--weights", "{run}", "split=tset"], 2, "split: tset is not valid"),
+        (["--weights", "{run}", "train_size=0"], 2, "train_size: 0 is not valid"),
         (
             ["--weights", "{run}", "--dataset", "custom", "--data_path", "{folder}", "split=val"],
             1,

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sam_spl.errors import InputError
+from sam_spl.models.checkpoints import read_weights
 from sam_spl.models.naming import to_published
 from sam_spl.models.registry import build_model
 from tests.conftest import ROOT, golden_state
@@ -33,6 +34,31 @@ def test_conversion_round_trip_is_bit_exact(tmp_path, capsys):
     assert back.keys() == published.keys()
     assert all(torch.equal(back[name], published[name]) for name in back)
     assert f"sam_spl_t, {len(published)} tensors, ours names" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "mean", "size"),
+    [
+        (["--dataset", "NUDT-SIRST"], [0.422781] * 3, 256),
+        (["--dataset", "IRSTD-1k", "--image_size", "480"], [0.28450727] * 3, 480),
+        (["--mean", "0.4", "--std", "0.2"], [0.4], 256),
+        ([], [0.485, 0.456, 0.406], 256),
+    ],
+)
+def test_a_converted_file_states_the_input_of_the_set_or_of_the_options(tmp_path, caplog, options, mean, size):
+    torch.save(golden_state("t"), tmp_path / "a.pth")
+    _script("convert_weights").convert([str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), *options])
+    description = read_weights(tmp_path / "b.pt").description
+    assert (description["mean"], description["image_size"], description["resize"]) == (mean, size, "pillow")
+    assert "does not state its network's input" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("options", [["--mean", "0.4"], ["--image_size", "0"], ["--std", "0", "--mean", "0"]])
+def test_options_that_no_network_can_have_are_refused(tmp_path, options):
+    torch.save(golden_state("t"), tmp_path / "a.pth")
+    with pytest.raises(InputError, match="malformed"):
+        _script("convert_weights").convert([str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), *options])
+    assert not (tmp_path / "b.pt").exists()
 
 
 @pytest.fixture
