@@ -155,7 +155,10 @@ def _about(
         rows.append(
             ("note", "one image in five is tested, by the hash of its name: these weights were trained on the others")
             if part.role == "test"
-            else ("note", "all images of a folder without lists are tested: these weights were not trained on it")
+            else (
+                "note",
+                "all images are tested: no lists, and these weights do not state that they were trained on this folder",
+            )
         )
     if part.role in ("train", "all") and data.known_to(description.get("trained_on")):
         rows.append(("note", "these weights were trained on images that are among the tested ones"))

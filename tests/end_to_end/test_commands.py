@@ -218,7 +218,7 @@ def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_
     split, count, output = tested(foreign)
     assert (split, count) == ("all", 7)
     assert "custom, lists none, 7 images (all)" in output
-    assert "all images of a folder without lists are tested: these weights were not trained on it" in output
+    assert "all images are tested: no lists, and these weights do not state that they were trained" in output
     split, count, output = tested(foreign, "split=test")
     assert (split, count) == (
         "test",
