@@ -224,8 +224,11 @@ def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> s
             f"{key} px {by_size.text(value)} ({details['targets_by_size'][key]})"
             for key, value in details["pd_by_size"].items()
         )
-        note = f"   {FIGURES['pd_at_fa'].note}"
-        title, value = row("pd_at_fa", details["curves"], details["curves_intervals"], note)
+        lowest = min((fa for fa in details["target_curve"]["fa"] if fa is not None), default=0.0)
+        note = FIGURES["pd_at_fa"].note
+        if lowest > details["fa_budget"]:
+            note = f"no threshold of the curve stays within; the lowest Fa is {FIGURES['fa'].text(lowest)} x 1e-6"
+        title, value = row("pd_at_fa", details["curves"], details["curves_intervals"], f"   {note}")
         rows += [
             (by_size.title, ", ".join(sizes)),
             (f"{title} <= {FIGURES['fa'].scale * details['fa_budget']:g}e-6", value),

@@ -57,3 +57,19 @@ def test_result_files_and_tables_take_titles_units_and_definitions_from_the_tabl
     assert all(f" {figure.heading}" in printed for figure in MAIN)
     assert FIGURES["pd_at_fa"].note == "best threshold on these images"
     assert FIGURES["pd_at_fa"].note in printed
+
+
+def test_a_budget_that_no_threshold_keeps_is_told_with_the_lowest_fa():
+    """A false alarm of 4 pixels in 1024, as sure as a network can be: Pd is 1, but at no threshold within 10e-6."""
+    mask, prob = np.zeros((32, 32), bool), np.zeros((32, 32))
+    mask[4:7, 4:7] = True
+    prob[mask], prob[20:22, 20:22] = 1, 1
+    counter = Counter(detailed=True)
+    for false, expected in (
+        (True, "0.00 %   no threshold of the curve stays within; the lowest Fa is 3906.25 x 1e-6"),
+        (False, "100.00 %   best threshold on these images"),
+    ):
+        counts = counter.unpack(np.array([counter.row(0, {"own": prob if false else prob * mask}, mask)]))
+        printed = table(summarise(counts, ["a"], protocols_named(["native"])))
+        (line,) = (line for line in printed.splitlines() if line.startswith("Pd at Fa <= 10e-6"))
+        assert line.endswith(expected)
