@@ -60,8 +60,9 @@ def main(argv: list[str]) -> None:
     for text in report["wrong"]:
         print(f"wrong: {text}.")
     if report["wrong"]:
-        raise InputError(f"{config.title}: {len(report['wrong'])} thing(s) to mend, above; names in the JSON file.")
-    print("nothing is wrong.")
+        raise InputError(f"{config.title}: {len(report['wrong'])} error(s), above; names in the JSON file.")
+    count = len(report["noteworthy"])
+    print(f"no errors, {count} note{'s' * (count != 1)}.")
 
 
 def _title(report: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -37,7 +38,11 @@ def score(argv: list[str]) -> None:
     """Score as the command line says."""
     options = _parser().parse_args(argv)
     check_pattern("--group", options.group)
-    protocols = protocols_named(options.protocols)
+    # No network is known here, so the size of its input is the one that the command line gives.
+    protocols = [
+        replace(protocol, resolution=str(options.image_size)) if protocol.resolution == "input" else protocol
+        for protocol in protocols_named(options.protocols)
+    ]
     predictions, masks = _pairs(options.predictions, options.masks, options.list)
     scale = full_scale(predictions.values()) if options.scale is None else options.scale
     counter, rows = Counter(protocols, detailed=True), []
@@ -50,8 +55,7 @@ def score(argv: list[str]) -> None:
                 f"{mask.shape[1]}x{mask.shape[0]} (width x height). Predict at the mask's size, or say --resize."
             )
         prob = _at(prob, mask.shape)
-        sizes = {"own": mask.shape, "input": (options.image_size, options.image_size)}
-        maps = {r: _at(prob, sizes.get(r) or (int(r), int(r))) for r in counter.resolutions}
+        maps = {r: _at(prob, mask.shape if r == "own" else (int(r), int(r))) for r in counter.resolutions}
         rows.append(counter.row(index, maps, mask))
 
     counts = counter.unpack(np.array(rows))

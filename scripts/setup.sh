@@ -50,5 +50,5 @@ if [ "$(cat .venv/installed 2>/dev/null || true)" != "$fingerprint" ]; then
         fail "installation failed; the whole log is $PWD/$log"
     }
     echo "$fingerprint" >.venv/installed
-    echo "setup: done"
+    echo "setup: done. Now: source .venv/bin/activate"
 fi

@@ -109,6 +109,13 @@ def test_covered_masks_count_half_and_lose_no_target():
     assert resize_covered(mask, (600, 600)).sum() == 4 * mask.sum()
 
 
+def test_an_array_that_cannot_be_written_to_is_no_reason_for_a_warning(recwarn):
+    image = np.zeros((90, 80), np.uint8)
+    image.flags.writeable = False
+    resize_image(image, (40, 40))
+    assert not list(recwarn)
+
+
 def test_long_side_rounds_as_published():
     assert long_side((100, 148), 64) == (int(100 * 64 / 148 + 0.5), 64)
     assert long_side((7, 2), 9) == (9, int(2 * 9 / 7 + 0.5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -44,7 +45,8 @@ def jobs(overrides: Sequence[str], *, multirun: bool) -> dict[str, list[str]]:
     """One list of overrides for each combination of the values that are swept, as ``model=a,b``, by what is special.
 
     Raises:
-        ConfigError: several values for a key, but no ``multirun``; or an override that Hydra cannot read.
+        ConfigError: several values for a key, but no ``multirun``; two combinations of one name; or an override that
+            Hydra cannot read.
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -60,16 +62,20 @@ def jobs(overrides: Sequence[str], *, multirun: bool) -> dict[str, list[str]]:
         )
     fixed = [str(word.input_line) for word in parsed if not word.is_sweep_override()]
     choices = [[(word, value) for value in word.sweep_string_iterator()] for word in swept]
-    return {
-        "-".join(_label(word.key_or_group, value) for word, value in combination): [
-            *fixed,
-            *(f"{word.get_key_element()}={value}" for word, value in combination),
-        ]
-        for combination in itertools.product(*choices)
-    }
+    named: dict[str, list[str]] = {}
+    for combination in itertools.product(*choices):
+        name = "-".join(_label(word.key_or_group, value) for word, value in combination)
+        words = [f"{word.get_key_element()}={value}" for word, value in combination]
+        if name in named:
+            same = f"{' '.join(named[name][len(fixed) :])} and {' '.join(words)}"
+            raise ConfigError(f"{same} would both be called {name}. Start them one by one, or rename one.")
+        named[name] = [*fixed, *words]
+    return named
 
 
 def _label(key: str, value: str) -> str:
-    """How a swept value is called in a folder's name."""
-    value = re.sub(r"[^\w.+-]+", "_", value.rstrip("/").rpartition("/")[2].strip("'"))
+    """How a swept value is called in a folder's name; a file of weights with its run, since runs call theirs alike."""
+    parts = value.strip("'").rstrip("/").split("/")
+    last = parts[-2:] if key == "weights" and Path(parts[-1]).suffix in (".pt", ".pth", ".safetensors") else parts[-1:]
+    value = re.sub(r"[^\w.+-]+", "_", "_".join(last))
     return value if (config_folder() / key).is_dir() or key == "weights" else f"{key.rpartition('.')[2]}={value}"

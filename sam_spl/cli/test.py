@@ -137,8 +137,13 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
 
     print(table(report, about))
     print(scores(counts, protocols[0], empty=EMPTY.get(config.empty)).line())
-    written = [name for name in ("report.html", "figures", "overlays", "predictions") if (folder / name).exists()]
-    print(f"{', '.join(['results.json', 'images.csv', *written])} are in {folder}")
+    asked = {
+        "report.html": config.curves and config.report,
+        "figures": config.curves and config.figures,
+        "overlays": config.overlays,
+        "predictions": config.save_predictions,
+    }
+    print(f"{', '.join(['results.json', 'images.csv', *(name for name, of in asked.items() if of)])} are in {folder}")
     return report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +84,17 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
     if world.main:
         rows = folder.truncate_metrics(trainer.epoch)
         draw_curves(rows, folder.path / "curves.png")
-        log.info("done: weights and log in %s. Test with: python testing.py --weights %s", folder.path, folder.path)
+        log.info("done: weights and log in %s. Test with: %s", folder.path, _test_command(config.dataset, folder.path))
+
+
+def _test_command(dataset: DictConfig, folder: Path) -> str:
+    """What tests the weights on the set that they were trained on."""
+    words = ["python", "testing.py", "--weights", str(folder)]
+    if dataset.source == "folder":
+        names = ",".join(member.name for member in dataset.members)
+        words += ["--dataset", f"[{names}]" if names else dataset.name, "--data_path", str(dataset.data_path)]
+        words += [f"dataset.lists={dataset.lists}"] if dataset.lists else []
+    return shlex.join(words)
 
 
 def _selection(config: DictConfig, data: DataSet) -> str | None:
@@ -147,6 +158,7 @@ def _describe(
             "lists": data.lists,
             "fingerprint": data.parts["train"].fingerprint,
             "sets": data.training_lists,
+            "samples": data.training_samples,
             "skipped": len(data.skipped),
             **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
         },
@@ -232,8 +244,9 @@ def _announce(
         log.warning(
             "copy-paste cuts chips out of the TEST images too (copy_paste.source=all): its scores are optimistic"
         )
-    warns, text = auto.chosen(config)
-    log.log(logging.WARNING if warns else logging.INFO, "%s", text)
+    if trainer.epoch == 0:  # a resumed run has its weights from last.pt
+        warns, text = auto.chosen(config)
+        log.log(logging.WARNING if warns else logging.INFO, "%s", text)
     if val is None:
         log.info("best.* are the last epoch's: no validation images (trainer.val_share=0.2 holds some out)")
     elif val == "test":

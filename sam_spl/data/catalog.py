@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +13,13 @@ import numpy as np
 
 from sam_spl.data.dataset import FolderSource, Joined, Normalise, Source
 from sam_spl.data.identity import Identity, identify
+from sam_spl.data.known import set_called
 from sam_spl.data.layout import Item, Split, find_root, find_split, fingerprint
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.errors import ConfigError, InputError
+
+#: Training images that weights remember of a folder without lists.
+_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -83,14 +88,30 @@ class DataSet:
         return self._filled(_part(role, _images(self.splits, roles)))
 
     def known_to(self, trained_on: Mapping[str, Any] | None) -> set[str]:
-        """The folders whose images weights were trained on: of the same training list, or sets of the same name.
+        """The folders whose images weights were trained on.
 
-        "custom" is the name of every folder without one of its own, and says nothing.
+        Those of the same training list, sets of the same name ("custom" is the name of every folder without one of
+        its own, and says nothing), and folders that hold one of the sampled training images: images may have been
+        added since, or taken away.
         """
         of = trained_on or {}
         lists = of.get("sets") or {of.get("dataset"): of.get("fingerprint")}
         named = lists.keys() - {"custom"}
-        return {title for title, own in self.training_lists.items() if own in lists.values() or title in named}
+        sampled = {pair for images in of.get("samples", {}).values() for pair in images.items()}
+        return {
+            title
+            for title, own in self.training_lists.items()
+            if own in lists.values() or title in named or _holds_one(self.splits[title], sampled)
+        }
+
+    @property
+    def training_samples(self) -> dict[str, dict[str, str]]:
+        """Of each folder without lists some training images, by name and content, that tell it again."""
+        return {
+            title: {item.name: _content(item) for item in sorted(split.train, key=_drawn)[:_SAMPLES]}
+            for title, split in self.splits.items()
+            if not split.listed
+        }
 
     @property
     def training_lists(self) -> dict[str, str]:
@@ -160,13 +181,21 @@ def locate(config: Any) -> Split:
     if config.missing not in ("error", "skip"):
         raise ConfigError(f"dataset.missing: {config.missing!r} is neither error nor skip")
     root = find_root(config.data_path, (config.title, config.name, *config.aliases))
-    return find_split(
-        root,
-        config.lists,
-        default_lists=config.default_lists,
-        skip_missing=config.missing == "skip",
-        odd_masks=config.odd_masks,
-    )
+    try:
+        return find_split(
+            root,
+            config.lists,
+            default_lists=config.default_lists,
+            skip_missing=config.missing == "skip",
+            odd_masks=config.odd_masks,
+        )
+    except InputError as error:
+        other = set_called(root.name)
+        if other is None or other == config.name:
+            raise
+        raise InputError(
+            f"{error} Or is this another set? Its folder is called {root.name}: --dataset {other}"
+        ) from error
 
 
 def _members(members: list[Any]) -> dict[str, Split]:
@@ -200,6 +229,22 @@ def _images(splits: Mapping[str, Split], roles: Mapping[str, str]) -> tuple[Item
 def _named(splits: Mapping[str, Split], title: str, name: str) -> str:
     """An image of a union goes by its set and its name."""
     return name if len(splits) == 1 else f"{title}/{name}"
+
+
+def _holds_one(split: Split, sampled: set[tuple[str, str]]) -> bool:
+    """Whether one of the images that are called so has that content. Other sets call theirs 000001 as well."""
+    names = {name for name, _ in sampled}
+    return any(item.name in names and (item.name, _content(item)) in sampled for item in split.images("all"))
+
+
+def _content(item: Item) -> str:
+    with item.image.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def _drawn(item: Item) -> bytes:
+    """An order of images that depends on their names alone, and not on the alphabet."""
+    return hashlib.sha256(item.name.encode()).digest()
 
 
 def _part(role: str, items: tuple[Item, ...]) -> Part:

@@ -38,6 +38,14 @@ def dataset_named(name: str) -> str:
     return by_plain[plain(name)]
 
 
+def set_called(folder: str) -> str | None:
+    """The set whose name or alias a folder's name is; None if it is no such name."""
+    try:
+        return dataset_named(folder)
+    except ConfigError:
+        return None
+
+
 def dataset_file(name: str) -> Any:
     """What the file of a name or alias says.
 

@@ -157,6 +157,18 @@ def test_every_combination_of_a_sweep_is_a_run():
     assert jobs(["seed=1", "trainer.epochs=2"], multirun=False) == {"": ["seed=1", "trainer.epochs=2"]}
 
 
+def test_no_run_of_several_is_dropped_for_its_name():
+    words = as_sweep(
+        ["weights=[runs/s1/best.pt,runs/s2/best.pt,runs/s1/last.pt]", "dataset=sirst,nudt_sirst"], ["weights"]
+    )
+    named = jobs(words, multirun=True)
+    assert len(named) == 6
+    assert "s2_best.pt-nudt_sirst" in named
+    for word in ("weights=a/s1/best.pt,b/s1/best.pt", "weights=x/seed1,y/seed1", "dataset.data_path=x/SIRST,y/SIRST"):
+        with pytest.raises(ConfigError, match="would both be called"):
+            jobs([word], multirun=True)
+
+
 def test_lists_are_a_union_in_training_and_one_after_the_other_in_testing():
     words = overrides_from(["--dataset", "[SIRST,nudt]"], TRAIN_FLAGS)
     assert as_union(words) == ["dataset=union", "dataset.members=[sirst,nudt_sirst]"]

@@ -339,6 +339,46 @@ def test_a_folder_without_lists_is_tested_whole_by_weights_that_do_not_know_it(t
     assert own.part_to_test(before).count == held_out.count
 
 
+def test_a_folder_is_told_again_after_images_came_and_went(tmp_path):
+    """By the content of some training images: names like 000001 are in many sets."""
+    write_folder(tmp_path / "mine", count=30)
+    config = dataset_config("custom", data_path=str(tmp_path / "mine"))
+    before = open_dataset(config)
+    trained_on = {"dataset": "custom", "sets": before.training_lists, "samples": before.training_samples}
+    assert len(trained_on["samples"]["custom"]) == 16
+    source = before.parts["train"].open()
+    trained = {source.name(k) for k in range(len(source))}
+    for name in list(trained_on["samples"]["custom"])[:12]:
+        for folder in ("images", "masks"):
+            (tmp_path / "mine" / folder / f"{name}.png").unlink()
+    left = next((tmp_path / "mine" / "images").iterdir()).name
+    for folder in ("images", "masks"):
+        source = tmp_path / "mine" / folder / left
+        source.with_name("one_more.png").write_bytes(source.read_bytes())
+    after = open_dataset(config)
+    assert after.training_lists != before.training_lists
+    held_out = after.part_to_test(trained_on)
+    assert held_out.role == "test"
+    assert not trained & {held_out.open().name(k) for k in range(held_out.count)}
+    # Another set whose images go by the same names.
+    write_folder(tmp_path / "other", count=30, size=(50, 44))
+    other = open_dataset(dataset_config("custom", data_path=str(tmp_path / "other")))
+    assert other.part_to_test({**trained_on, "sets": {"custom": "0f"}}).role == "all"
+
+
+def test_a_folder_of_another_sets_name_is_asked_about(tmp_path):
+    root = write_folder(tmp_path / "SIRST")
+    for name, test in (("a", 4), ("b", 5)):
+        (root / name).mkdir()
+        (root / name / "train.txt").write_text("im_3")
+        (root / name / "test.txt").write_text(f"im_{test}")
+    with pytest.raises(InputError, match=r"splits .*Its folder is called SIRST: --dataset sirst"):
+        open_dataset(dataset_config("nudt_sirst", data_path=str(root)))
+    with pytest.raises(InputError, match="splits") as error:
+        open_dataset(dataset_config("sirst", data_path=str(root)))
+    assert "another set" not in str(error.value)
+
+
 def test_a_set_of_the_same_name_is_not_new_to_weights_though_images_were_added(tmp_path):
     config = dataset_config("sirst", data_path=str(tmp_path), published_splits=[])
     write_folder(tmp_path / "SIRST", count=12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from pathlib import Path
 
 import cv2
@@ -197,7 +198,7 @@ def test_a_folder_of_ones_own_trains_and_tests(folder, tmp_path, capsys):
 
 
 def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_on_it(tmp_path, capsys):
-    own, foreign = (write_folder(tmp_path / name, count=count) for name, count in (("own", 12), ("foreign", 7)))
+    own, foreign = write_folder(tmp_path / "own", count=12), write_folder(tmp_path / "foreign", 7, size=(44, 52))
     run = tmp_path / "r"
     flags = ["--dataset", "custom", "--image_size", "32", "--device", "cpu", "trainer.val_share=0.2", "test_on=[same]"]
     commands.train([*flags, "--data_path", str(own), *TINY_OVERRIDES, "--epoch", "1", "--save_dir", str(run)])
@@ -207,6 +208,9 @@ def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_
     assert (same["dataset"]["split"], same["scores"]["images"]) == ("test", held_out)
     assert 0 < held_out < 6
     assert "one image in five is held out for testing" in output  # in training
+    (told,) = (line.partition("Test with: ")[2] for line in output.splitlines() if "Test with: " in line)
+    commands.test([*shlex.split(told)[2:], "device=cpu", f"output_dir={tmp_path / 'told'}", "report=0", "bootstrap=0"])
+    assert json.loads((tmp_path / "told" / "results.json").read_text())["images"] == same["images"]
     assert "one image in five is tested, by the hash of its name: these weights were trained on the others" in output
 
     def tested(folder: Path, *more: str) -> tuple[str, int, str]:
