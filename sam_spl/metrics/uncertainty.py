@@ -25,6 +25,7 @@ LEVEL = 0.95  # of confidence
 _CHUNK = 200  # resamples at a time, to bound memory
 _FEW = 30  # events; below, a share's interval is Wilson's
 _MOST_SEEDS = 1000
+_ROUNDING = 1e-12  # what differs by less is equal
 
 
 def intervals(
@@ -52,7 +53,8 @@ def intervals(
 
     Returns:
         Lower and upper bound of each figure. None where it is undefined, or where the data say nothing of its spread:
-        a bound that lies in the undefined resamples (more than 2.5 % of them), Fa of exactly 0, a single unit.
+        a bound that lies in the undefined resamples (more than 2.5 % of them), Fa of exactly 0, a single unit, or
+        bounds that are all of [0, 1].
     """
     columns = grouped(columns, groups)
     units = len(next(iter(columns.values())))
@@ -127,7 +129,8 @@ class Comparison:
     Attributes:
         value: the mean, or that of the first minus that of the second.
         means: of each method.
-        interval: 95 %, over images and, where there are several, over runs; None where it is undefined.
+        interval: 95 %, over images and, where there are several, over runs; in [0, 1], of a difference in [-1, 1].
+            None where it is undefined or all of that.
         first_larger: probability that a run of the first lies above one of the second on other images: the share of
             pairs of runs and resamples of images, ties as half, undefined ones not. 0 for one method.
         first_smaller: that it lies below, likewise.
@@ -143,15 +146,20 @@ class Comparison:
     image_variance: float
     run_variance: tuple[float, ...]
 
+    @property
+    def spread_known(self) -> bool:
+        """Whether anything follows for more runs: of runs that agree to the digit by chance nothing does."""
+        return self.interval is not None and min(self.run_variance, default=0.0) > 0
+
     def seeds(self, width: float) -> int | None:
         """Runs of each method until the 95 % interval is value +- ``width`` or narrower, other things equal.
 
         None where no number of runs does it, the images alone leaving more, or where runs' spread is unknown.
         """
-        for count in range(2, _MOST_SEEDS + 1) if self.run_variance else ():
+        for count in range(2, _MOST_SEEDS + 1) if self.spread_known else ():
             variance = self.image_variance + sum(self.run_variance) / count
             runs = sum((of / count) ** 2 / (count - 1) for of in self.run_variance)
-            freedom = min(variance**2 / runs, 1e9) if runs else 1e9
+            freedom = min(variance**2 / runs, 1e9)
             if stdtrit(freedom, (1 + LEVEL) / 2) * variance**0.5 <= width:
                 return count
         return None
@@ -277,10 +285,14 @@ def _compared(of: _Drawn, sides: Sequence[slice]) -> Comparison:
     between, own = (np.zeros(len(sides)) for _ in range(2))
     for k, side in enumerate(sides):
         if several[k]:
-            between[k], own[k] = of.runs[side].var(ddof=1), _own(of.influence[:, side])
+            own[k] = _own(of.influence[:, side])
+            if np.ptp(of.runs[side]) > _ROUNDING:
+                between[k] = of.runs[side].var(ddof=1)
     between[~several], own[~several] = between.sum(), own.sum()  # one run has the spread of the other method's
     of_runs, freedoms = between / counts, np.where(several, counts, counts.max()) - 1
-    images = max(of.image_variance - float((own / counts).sum()), 0.0)
+    images = of.image_variance - float((own / counts).sum())
+    if images <= _ROUNDING * of.image_variance:
+        images = 0.0
     # The sum of both deviations, each by its quantiles.
     deviations = of.pivots[:, None] * images**0.5 if images else np.zeros((1, 1))
     if of_runs.any():
@@ -292,12 +304,11 @@ def _compared(of: _Drawn, sides: Sequence[slice]) -> Comparison:
         first, second = of.drawn[:, sides[0], None], of.drawn[:, None, sides[1]]
         ties = 0.5 * (first == second)
         larger, smaller = float(((first > second) + ties).mean()), float(((first < second) + ties).mean())
-    bounds = (of.value - high, of.value - low)
-    known = len(of.influence) > 1 and np.isfinite(bounds).all() and bounds[1] > bounds[0]
+    known = len(of.influence) > 1 and high - low > _ROUNDING
     return Comparison(
         of.value,
         tuple(float(of.runs[side].mean()) for side in sides),
-        bounds if known else None,
+        _inside(of.value - high, of.value - low, least=1.0 - len(sides)) if known else None,
         larger,
         smaller,
         images,
@@ -369,8 +380,9 @@ def _edges(values: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _inside(low: float, high: float) -> Interval | None:
-    """Bounds of a figure in [0, 1]; None where they are undefined or say nothing."""
-    if not np.isfinite((low, high)).all() or low >= high:
+def _inside(low: float, high: float, least: float = 0.0) -> Interval | None:
+    """Bounds of a figure in [least, 1]; None where they are undefined or say nothing."""
+    if not np.isfinite((low, high)).all():
         return None
-    return max(float(low), 0.0), min(float(high), 1.0)
+    low, high = max(float(low), least), min(float(high), 1.0)
+    return (low, high) if low < high and (low, high) != (least, 1.0) else None

@@ -202,6 +202,41 @@ def test_one_run_a_side_knows_of_images_only():
     assert of.seeds(0.5) is None
 
 
+@pytest.mark.parametrize(("found", "bounded"), [((0, 6), False), ((0, 1), True)])
+def test_means_of_runs_stay_within_0_and_1(found, bounded):
+    """Two seeds: Student's t with one degree of freedom reaches far out of what a share can be."""
+    runs = [_found(np.arange(9) < count, np.ones(9)) for count in found]
+    of = compare_runs(runs, [], _pd)["pd"]
+    value, half = np.mean(found) / 9, stats.t.ppf(0.975, 1) * np.ptp(found) / 9 / 2
+    assert value - half < 0
+    if bounded:
+        assert value < of.interval[1] < 1
+        assert of.interval[0] == 0
+    else:
+        assert value + half > 1
+        assert of.interval is None  # all of [0, 1] says nothing
+
+
+def test_differences_of_methods_stay_within_1_of_0():
+    a, b = ([_found(np.arange(9) < count, np.ones(9)) for count in side] for side in ((8, 9), (1, 3)))
+    assert compare_runs(a, b, _pd)["pd"].interval[1] == 1
+    assert compare_runs(b, a, _pd)["pd"].interval[0] == -1
+
+
+def test_runs_that_agree_by_chance_say_nothing_of_more_runs():
+    """Two of four found by each seed, not the same two: no spread of runs, and none of images beyond their own."""
+    a = [_found(found, np.ones(4)) for found in ([1, 1, 0, 0], [0, 0, 1, 1])]
+    of = compare_runs(a, [], _pd)["pd"]
+    assert (of.run_variance, of.image_variance, of.interval) == ((0.0,), 0.0, None)
+    assert of.seeds(0.01) is None
+    assert not of.spread_known
+    # Nothing follows from one method's spread either, where the other's is 0 by chance.
+    b = [_found(found, np.ones(4)) for found in ([1, 1, 1, 0], [1, 0, 0, 0])]
+    both = compare_runs(a, b, _pd)["pd"]
+    assert both.run_variance == (0.0, pytest.approx(0.125))
+    assert both.seeds(0.9) is None
+
+
 _INTERVALS = ("86 images", "214 images", "60 sequences of 1 to 9 frames", "mean of 3 seeds", "mean of 5 seeds")
 _DIFFERENCES = ("3 seeds against 3", "5 seeds against 5", "paired test")
 
@@ -217,13 +252,15 @@ def test_intervals_hold_the_truth_roughly():
 def test_intervals_hold_the_truth_and_tests_find_what_is_there():
     """2000 data sets of known truth: 95 % intervals hold it 93 to 97 times in 100, and false positives are 5.5 %.
 
-    A share is uncertain by half a point. The mean of three seeds is on the wide side: two degrees of freedom.
+    A share of 2000 has a standard error of sqrt(0.03 x 0.97 / 2000), 0.4 points at 97: both bounds of intervals leave
+    two of them, 0.8 points. False positives have no such allowance: of 100 tests at most 5.5 find what is not there.
     """
+    allowance = 0.8
     shares = _simulate(2000)
     print(json.dumps(shares, indent=1))
     for what in _INTERVALS:
         for key in MAIN:
-            assert 93 <= shares[what][key] <= (97.5 if what == "mean of 3 seeds" else 97), (what, key)
+            assert 93 - allowance <= shares[what][key] <= 97 + allowance, (what, key)
     for what in _DIFFERENCES:
         for key in MAIN:
             assert shares[what][key] >= 94.5, (what, key)
