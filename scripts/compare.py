@@ -17,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sam_spl.cli.errors import run
-from sam_spl.inference.compare import distinct, find_results, paired, table, two_sides
+from sam_spl.inference.compare import distinct, paired, table, two_sides
+from sam_spl.inference.result_files import find_results
 
 
 def compare(argv: list[str]) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sam_spl.errors import ConfigError, InputError, nearest
+from sam_spl.inference.result_files import Report, columns_of, rows_of
 from sam_spl.metrics.figures import MAIN, Figure, figures
-from sam_spl.metrics.protocols import EMPTY_IMAGE, Columns
+from sam_spl.metrics.protocols import EMPTY_IMAGE
 from sam_spl.metrics.uncertainty import Comparison, compare_runs, paired_test
 
-Report = dict[str, Any]  # content of a results.json
 Rows = dict[str, dict[str, Any]]  # image's name -> what it adds
 
 _CLAIM = 0.01  # of a figure in percent: one point
@@ -31,29 +30,6 @@ _SAME = {
 }
 #: Parts of a protocol's description that are results, not rules.
 _NOT_RULES = ("scores", "intervals", "differs", "images")
-
-
-def find_results(paths: Iterable[str | Path]) -> list[Report]:
-    """The result files at or below each path.
-
-    Raises:
-        InputError: there is none, or one that ``testing.py`` did not write.
-    """
-    reports = []
-    for path in map(Path, paths):
-        files = [path] if path.is_file() else sorted(path.rglob("results.json"))
-        if not files:
-            raise InputError(
-                f"{path}: no results.json there. Test first: python testing.py --dataset NAME --weights {path}"
-            )
-        for file in files:
-            try:
-                report = json.loads(file.read_text(encoding="utf-8"))
-                report["protocols"], report["dataset"], report["weights"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{file} is no result file of testing.py ({error!r}).") from error
-            reports.append(report)
-    return reports
 
 
 def distinct(reports: Sequence[Report], protocol: str | None = None) -> tuple[list[Report], list[str]]:
@@ -97,7 +73,8 @@ def table(reports: Sequence[Report], form: str = "text") -> str:
     scored = [report["protocols"][name]["scores"] for report, name in tests]
     if form == "csv":
         stream = io.StringIO()
-        writer = csv.DictWriter(stream, [*about[0], *scored[0]], lineterminator="\n")
+        keys = dict.fromkeys(key for scores in scored for key in scores)
+        writer = csv.DictWriter(stream, [*about[0], *keys], lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, **scores} for row, scores in zip(about, scored, strict=True))
         return stream.getvalue().rstrip("\n")
@@ -145,7 +122,8 @@ def paired(a: Sequence[Report], b: Sequence[Report], *, resamples: int = 10000) 
 
     One result a side: difference, interval over images, and p by approximate randomization. Runs on a side: means,
     difference, interval over runs and images, probability that a run of the first is better than one of the second,
-    and how many runs a side it would take to tell one point.
+    and how many runs a side it would take to tell one point (a dash where runs agree by chance).
+    Where the sides differ in the network's input size or in precision, a first line says so.
     All under the first protocol of the first result.
 
     Args:
@@ -172,13 +150,14 @@ def paired(a: Sequence[Report], b: Sequence[Report], *, resamples: int = 10000) 
     if twins := [one for one in a for other in b if _repeats(one, other, name)]:
         raise ConfigError(f"--paired: {_run(twins[0])} is on both sides. Name two different results.")
     tables = _same_images([*a, *b], name)
-    columns, groups = [_columns(rows) for rows in tables], _groups(tables[0])
+    columns, groups = [columns_of(list(rows.values())) for rows in tables], _groups(tables[0])
     compared = compare_runs(
         columns[: len(a)], columns[len(a) :], figures, groups=groups, resamples=max(resamples // 10, 100)
     )
     where = f"{len(tables[0])} images" + (f" in {len(set(groups))} groups" if groups else "") + f", protocol {name}"
+    unlike = _unlike(a, b, name)
     if len(a) > 1 or len(b) > 1:
-        return _methods(a, b, compared, where)
+        return "\n".join([*unlike, _methods(a, b, compared, where)])
     tested = paired_test(*columns, figures, groups=groups, resamples=resamples)
     lines = [
         f"{figure.heading:<8} {_signed(figure, compared[figure.key])}   p = {result[1]:.4f}"
@@ -187,7 +166,17 @@ def paired(a: Sequence[Report], b: Sequence[Report], *, resamples: int = 10000) 
     ]
     head = f"{_run(a[0])} minus {_run(b[0])} on {where}; in brackets: 95 % intervals over images; p: of {resamples}"
     tail = "One run a side: this speaks of these two weights only, not of training again."
-    return "\n".join([f"{head} random exchanges", *lines, tail])
+    return "\n".join([*unlike, f"{head} random exchanges", *lines, tail])
+
+
+def _unlike(a: Sequence[Report], b: Sequence[Report], protocol: str) -> list[str]:
+    """A line on how the sides were run, where that differs. Each method may have its way; a reader must know."""
+    parts = []
+    for key in ("input", "precision"):
+        of_a, of_b = ("/".join(sorted({str(_about(run, protocol)[key]) for run in side})) for side in (a, b))
+        if of_a != of_b:
+            parts.append(f"{key} ({of_a} against {of_b})".replace("-", "not stated"))
+    return [f"the sides differ in {' and '.join(parts)}: what follows is of that as well"] if parts else []
 
 
 def _methods(a: Sequence[Report], b: Sequence[Report], compared: dict[str, Comparison], where: str) -> str:
@@ -220,7 +209,7 @@ def _same_images(reports: Sequence[Report], protocol: str) -> list[Rows]:
     """
     tables: list[Rows] = []
     for report in reports:
-        images = report["images"] if protocol == report["protocol"] else report["protocols"][protocol]["images"]
+        images = rows_of(report, protocol)
         if not images or "mask" not in images[0]:
             raise InputError(
                 f"--paired: {_run(report)} does not say the sizes and masks of its images (written by an earlier "
@@ -257,21 +246,6 @@ def _rules(report: Report, protocol: str) -> dict[str, Any]:
 def _groups(rows: Rows) -> list[str] | None:
     groups = [row.get("group") for row in rows.values()]
     return None if None in groups else groups
-
-
-def _columns(rows: Rows) -> Columns:
-    """What each image adds to :func:`~sam_spl.metrics.figures.figures`, from a result file."""
-    keys = {
-        "iou_intersection": "intersection",
-        "iou_union": "union",
-        "intersection": "hit_pixels",
-        **{key: key for key in ("predicted", "labelled", "targets", "detected", "false_alarm_pixels", "pixels")},
-    }
-    of = {column: np.array([row[key] for row in rows.values()], float) for column, key in keys.items()}
-    ious = [row["iou"] for row in rows.values()]
-    of["iou_of_images"] = np.array([iou or 0.0 for iou in ious])
-    of["images_of_niou"] = np.array([float(iou is not None) for iou in ious])
-    return of
 
 
 def _repeated(tests: Sequence[tuple[Report, str]]) -> list[tuple[str, list[Report]]]:
@@ -311,7 +285,9 @@ def _means(runs: Sequence[Report], protocol: str) -> tuple[list[str], str]:
     except InputError:
         cells = [_mean_and_spread([run["protocols"][protocol]["scores"] for run in runs], figure) for figure in MAIN]
         return cells, "+-: standard deviation of runs"
-    compared = compare_runs([_columns(rows) for rows in tables], [], figures, groups=_groups(tables[0]))
+    compared = compare_runs(
+        [columns_of(list(rows.values())) for rows in tables], [], figures, groups=_groups(tables[0])
+    )
     return [
         figure.text(compared[figure.key].value) + _bounds(figure, compared[figure.key]) for figure in MAIN
     ], "in brackets: 95 % intervals over runs and images"
@@ -334,7 +310,7 @@ def _signed(figure: Figure, of: Comparison) -> str:
 
 
 def _seeds(figure: Figure, of: Comparison, have: int) -> str:
-    if figure.unit != "%":
+    if figure.unit != "%" or not of.spread_known:
         return "-"
     count = of.seeds(_CLAIM)
     if count is None:

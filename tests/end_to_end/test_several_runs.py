@@ -11,7 +11,8 @@ import pytest
 
 from sam_spl.cli import commands
 from sam_spl.cli.errors import run
-from sam_spl.inference.compare import find_results, table
+from sam_spl.inference.compare import table
+from sam_spl.inference.result_files import find_results
 from tests.conftest import TINY_OVERRIDES, write_folder
 
 SMALL = ["dataset.image_size=64", "trainer.batch_size=4", "trainer.epochs=1", "optimizer.lr=1e-3", "device=cpu"]

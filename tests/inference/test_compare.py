@@ -12,8 +12,9 @@ from scipy import ndimage
 
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.inference.compare import distinct, paired, table, two_sides
+from sam_spl.inference.result_files import find_results
 from sam_spl.inference.results import summarise
-from sam_spl.metrics import Counter, protocols_named
+from sam_spl.metrics import PROTOCOLS, Counter, protocols_named
 
 SIDE = 32
 
@@ -136,6 +137,118 @@ def test_runs_that_differ_in_their_seed_are_one_method():
     with pytest.raises(ConfigError, match="a-1 is on both sides"):
         paired(a, [a[0]])
     assert "B: 1 run, b-4; its training is taken to vary as the other's does" in paired(a, b[:1], resamples=1000)
+
+
+def test_runs_that_agree_by_chance_tell_no_number_of_runs():
+    one = _result("a-1", 1, 0.01)
+    two = copy.deepcopy(one)
+    two["weights"] |= {"file": "/x/a-2/best.pt", "sha256": "a-2"}
+    text = paired([one, two], [_result("b-3", 3, 0.03)], resamples=1000)
+    rows = [line for line in text.splitlines() if "%" in line.split()[1:2]]
+    assert len(rows) == 4
+    assert {row.split()[-1] for row in rows} == {"-"}
+
+
+def test_sides_that_were_run_in_different_ways_say_so():
+    """At one resolution of masks, networks may take another input size or precision: each method has its own."""
+    a, b = _result("a", 0, 0.01), _result("b", 1, 0.02)
+    assert "differ" not in paired([a], [b], resamples=100)
+    line = "the sides differ in input (32 against 512) and precision (float32 against bfloat16)"
+    other = copy.deepcopy(b) | {"image_size": 512, "precision": "bfloat16"}
+    assert paired([a], [other], resamples=100).startswith(line)
+    del b["precision"]  # as of predictions that scripts/score.py scored
+    assert paired([a], [b], resamples=100).startswith("the sides differ in precision (float32 against not stated):")
+    runs = [_result(f"a-{seed}", seed, 0.01) for seed in (1, 2)]
+    assert paired(runs, [other], resamples=1000).startswith(line)
+
+
+def _write(folder, report):
+    (folder / "results.json").write_text(json.dumps(report))
+    return folder
+
+
+_GONE = object()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("images", _GONE, "images is missing"),
+        ("images", {}, "images is not a list"),
+        ("images.0", 3, r"images\[0\].name is missing or not text"),
+        ("images.0.name", _GONE, r"images\[0\].name is missing or not text"),
+        ("images.2.detected", _GONE, r"images\[2\].detected is no count"),
+        ("images.2.detected", -1, r"images\[2\].detected is no count"),
+        ("images.2.detected", 50, r"images\[2\].detected is 50, targets \d+"),
+        ("images.2.labelled", "9", r"images\[2\].labelled is no count"),
+        ("images.2.predicted", 1e9, r"images\[2\].predicted is 1000000000.0, pixels 1024"),
+        ("images.2.intersection", 1000, r"images\[2\].intersection is 1000, union \d+"),
+        ("images.2.false_alarms", 0.5, r"images\[2\].false_alarms is no count"),
+        ("images.2.pixels", float("inf"), r"images\[2\].pixels is no count"),
+        ("images.2.iou", 2.5, r"images\[2\].iou is no number from 0 to 1"),
+        ("images.2.iou", float("nan"), r"images\[2\].iou is no number from 0 to 1"),
+        ("images.2.iou", "abc", r"images\[2\].iou is no number from 0 to 1"),
+        ("images.2.iou", _GONE, r"images\[2\].iou is no number from 0 to 1"),
+        ("images.2.iou", 0.125, r"images\[2\].iou is 0.125, intersection / union 0."),
+        ("images.2.iou", None, r"images add up to another niou than scores"),
+        ("images.2.pixels", 1025, r"images add up to another fa than scores"),
+        ("images.2.name", "im_1", r"images\[2\].name: im_1 is there twice"),
+        ("images.2.group", ["g"], r"images\[2\].group is not text"),
+        ("images.8", _GONE, r"images add up to another iou than scores"),
+        ("protocols.mshnet.images.2.detected", -1, r"protocols.mshnet.images\[2\].detected is no count"),
+        ("protocols.mshnet.images", "x", "protocols.mshnet.images is not a list"),
+        ("protocols", {}, "protocol names 'native', which is not in protocols"),
+        ("protocols", [], "protocols is not a table"),
+        ("protocols.native", None, "protocols.native.scores is missing"),
+        ("protocols.native.scores", _GONE, "protocols.native.scores is missing"),
+        ("protocols.native.scores.iou", _GONE, "protocols.native.scores.iou is missing"),
+        ("protocols.native.scores.iou", "0.5", "protocols.native.scores.iou is no number"),
+        ("protocols.native.scores.iou", 0.5, "images add up to another iou than scores"),
+        ("protocols.native.scores.detected", 0, "images add up to another detected than scores"),
+        ("protocols.native.empty", 1, "protocols.native.empty is not text"),
+        ("protocol", _GONE, "protocol is missing"),
+        ("protocol", "nope", "protocol names 'nope', which is not in protocols"),
+        ("dataset", "SIRST", "dataset is not a table"),
+        ("dataset.name", _GONE, "dataset.name is missing"),
+        ("dataset.lists", _GONE, "dataset.lists is missing"),
+        ("dataset.split", 3, "dataset.split is not text"),
+        ("weights", None, "weights is missing"),
+        ("weights.file", _GONE, "weights.file is missing"),
+        ("weights.trained_on", "x", "weights.trained_on is not a table"),
+    ],
+)
+def test_a_result_file_that_was_changed_is_refused_with_file_and_key(key, value, message, tmp_path):
+    report = _result("a", 0, 0.01, protocols=["native", "mshnet"])
+    assert json.dumps(find_results([_write(tmp_path, report)])[0]) == json.dumps(report)
+    *path, last = (int(part) if part.isdigit() else part for part in key.split("."))
+    at = report
+    for part in path:
+        at = at[part]
+    if value is _GONE:
+        del at[last]
+    else:
+        at[last] = value
+    with pytest.raises(InputError, match=rf"^{tmp_path}/results.json: {message}.* Test again\.$"):
+        find_results([_write(tmp_path, report)])
+
+
+@pytest.mark.parametrize("empty", [None, "one", "zero", "skip"])
+def test_what_testing_writes_under_any_protocol_is_accepted(empty, tmp_path):
+    """Correctly empty images, nIoU that is not reported and images that a relative threshold leaves out too."""
+    for noise in (0.0, 0.02):
+        report = _result("a", 0, noise, protocols=list(PROTOCOLS), empty=empty)
+        assert [row["name"] for row in find_results([_write(tmp_path, report)])[0]["images"]][:1] == ["im_0"]
+
+
+def test_files_of_earlier_versions_are_still_shown(tmp_path):
+    """They say less of each image, and nothing of images under further protocols."""
+    report = _result("a", 0, 0.01, protocols=["native", "mshnet"])
+    report["images"] = [{"name": row["name"]} for row in report["images"]]
+    del report["protocols"]["mshnet"]["images"]
+    (read,) = find_results([_write(tmp_path, report)])
+    assert "mshnet" in table([read])
+    with pytest.raises(InputError, match="Test it again"):
+        paired([read], [_result("b", 1, 0.01)])
 
 
 def test_a_mean_of_runs_has_an_interval_over_runs_and_images():
