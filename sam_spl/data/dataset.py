@@ -244,16 +244,20 @@ def read_pair(item: Item) -> tuple[Image, Mask]:
 
 
 def as_image(image: Any) -> Image:
-    """Any image as data sets hold it: equal pictures become equal arrays, whether given as path, PIL image or array.
+    """Any image as data sets hold it: equal values become equal arrays, whether given as path, PIL image or array.
+
+    PIL and OpenCV, which reads paths, do not always decode a file to equal values: PIL keeps 8 of the 16 bits of colour
+    files, and the two convert some colour spaces differently. Files of floats are taken as PIL images and arrays only.
 
     Args:
-        image: an image file's path, a PIL image of any mode, or what :func:`as_array` takes.
+        image: an image file's path; a PIL image of mode 1, L, LA, P, PA, RGB, RGBA, I, I;16 or F; or what
+            :func:`as_array` takes.
 
     Returns:
         uint8, uint16 or float32 in [0, 1]; (H, W) where the image is grey in fact, else RGB (H, W, 3).
 
     Raises:
-        InputError: not readable as an image, or another kind of array.
+        InputError: not readable as an image, or another mode or kind of array.
     """
     if isinstance(image, str | Path):
         return read_image(Path(image))
@@ -300,12 +304,12 @@ def _of_pil(image: PIL.Image.Image) -> NDArray[Any]:
         return values.astype(np.uint16)
     if image.mode == "F":
         return np.asarray(image)
-    try:
-        if image.mode in ("La", "RGBa"):  # multiplied by alpha
-            image = image.convert(image.mode.upper())
-        return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except ValueError as error:
-        raise InputError(f"image: PIL mode {image.mode} cannot be converted to RGB ({error}).") from error
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        known = "LA" if image.mode == "La" else "RGB"  # to which PIL converts it
+        raise InputError(
+            f'image: PIL mode {image.mode} has no one meaning in grey or RGB. Give image.convert("{known}").'
+        )
+    return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
 
 
 def _grey_if_grey(image: Image) -> Image:

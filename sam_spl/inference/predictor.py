@@ -51,8 +51,8 @@ class Predictor:
         """Predict one image.
 
         Args:
-            image: an image file's path, a PIL image, or an array of uint8, uint16 or floats in [0, 1], of shape (H, W),
-                (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4). Alpha is dropped.
+            image: an image file's path, a PIL image of grey values, RGB or a palette, or an array of uint8, uint16 or
+                floats in [0, 1], of shape (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4). Alpha is dropped.
 
         Returns:
             (H, W), the probability in [0, 1] that a pixel is target.
@@ -114,8 +114,11 @@ def load(
         InputError: as :func:`sam_spl.models.checkpoints.load_model`, or no such device.
         ConfigError: no such data set, or no such size.
     """
-    if image_size is not None and image_size != "auto" and not (isinstance(image_size, int) and image_size > 0):
-        raise ConfigError(f"image_size: {image_size!r} is not valid, give a number of pixels, None or auto.")
+    if image_size is not None and image_size != "auto":
+        whole = isinstance(image_size, int | np.integer) and not isinstance(image_size, bool)
+        if not whole or image_size < 1:
+            raise ConfigError(f"image_size: {image_size!r} is not valid, give a number of pixels, None or auto.")
+        image_size = int(image_size)
     settings = None if dataset is None else dataset_file(dataset)
     model, description = load_network(file, settings, train_size=train_size)
     size = description["image_size"] if image_size == "auto" else image_size

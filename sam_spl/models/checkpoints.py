@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 #: Marks a ``.pt`` file of ours, and the version of its layout.
 FORMAT = "sam_spl/1"
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SAM2_TRUNK = "image_encoder.trunk."
 _PUBLISHED = ("image_encoder.inc0.", "deep_conv_block.", "inc.0.")  # names that only published files have
 
@@ -88,6 +89,8 @@ def read_weights(file: str | Path) -> Weights:
 
 def find_weights(file: str | Path) -> Path:
     """The weights file that ``file`` means: itself, or the best of a run folder."""
+    if not str(file).strip():  # as a path it would be the current folder
+        raise InputError("weights: no file is named. Give a weights file or a run folder.")
     path = Path(file).expanduser()
     if path.is_dir():
         for name in ("best.safetensors", "best.pt", "last.pt"):
@@ -131,7 +134,7 @@ def load_weights(model: nn.Module, file: str | Path) -> nn.Module:
     ``freeze_trunk=False``.
 
     Raises:
-        InputError: names are missing, unexpected or misshapen, or the weights are another variant's.
+        InputError: names are missing, unexpected, misshapen or mistyped, or the weights are another variant's.
     """
     weights = _whole_network(read_weights(file))
     stated = _stated(weights)
@@ -153,8 +156,12 @@ def load_weights(model: nn.Module, file: str | Path) -> nn.Module:
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """``load_state_dict`` that changes nothing unless every name and shape fits, and lists what does not."""
+    """``load_state_dict`` that changes nothing unless every name, shape and type fits, and lists what does not.
+
+    Floating values may have 16, 32 or 64 bits, and are finite in the model's own.
+    """
     own = module.state_dict()
+    mistyped = {name: why for name, value in state.items() if (why := _mistyped(value, own.get(name)))}
     state = {name: value for name, value in state.items() if not name.startswith(UNUSED)}
     problems = [
         *(f"missing     {name} {tuple(own[name].shape)}" for name in own if name not in state),
@@ -164,12 +171,13 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
             for name in own
             if name in state and own[name].shape != state[name].shape
         ),
+        *(f"mistyped    {name} {why}" for name, why in mistyped.items()),
     ]
     if problems:
         shown = "\n  ".join(problems[:12] + ([f"... and {len(problems) - 12} more"] if len(problems) > 12 else []))
         raise InputError(
-            f"{source}: these weights are not this model's (another variant? other switches?), nothing was loaded:\n"
-            f"  {shown}"
+            f"{source}: these weights are not this model's (another variant? other switches? damaged?), nothing was "
+            f"loaded:\n  {shown}"
         )
     module.load_state_dict(state)
 
@@ -198,10 +206,16 @@ def load_model(file: str | Path, *, train_size: int | None = None) -> tuple[nn.M
         model = build_model(description["model"], **arguments)
     except ConfigError as error:
         raise InputError(f"{weights.path}: its description does not fit this version: {error}") from error
-    if "mean" in description and len(description["mean"]) not in (1, model.in_channels):
+    channels = model.in_channels
+    contradiction = None
+    if description.get("in_channels", channels) != channels:
+        contradiction = f"in_channels is {description['in_channels']}"
+    elif "mean" in description and len(description["mean"]) not in (1, channels):
+        contradiction = f"mean and std have {len(description['mean'])} values"
+    if contradiction:
         raise InputError(
-            f"{weights.path}: its description is malformed: mean and std have {len(description['mean'])} values, the "
-            f"network has {model.in_channels} channel(s). Save or fetch the file again."
+            f"{weights.path}: its description is malformed: {contradiction}, the network has {channels} channel(s). "
+            "Save or fetch the file again."
         )
     load_strict(model, weights.state, weights.path)
     description["arguments"] = model.built_from["arguments"]
@@ -289,6 +303,18 @@ def _freeze_unless_told(model: nn.Module) -> None:
         model.freeze_trunk()
 
 
+def _mistyped(value: Tensor, own: Tensor | None) -> str | None:
+    """What keeps a tensor of a file from being copied as it is; None where nothing does."""
+    kind = str(value.dtype).removeprefix("torch.")
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return f"is not dense ({kind}, {value.layout}, {value.device})".replace("torch.", "")
+    if own is None or not (own.is_floating_point() or value.is_complex()):
+        return None
+    if value.dtype not in _FLOATS:
+        return f"is {kind}, the model has {own.dtype}".replace("torch.", "")
+    return None if value.to(own.dtype).isfinite().all() else "has values that are not finite"
+
+
 def _whole_network(weights: Weights) -> Weights:
     if weights.kind == "sam2":
         raise InputError(
@@ -306,7 +332,7 @@ def _read_safetensors(path: Path) -> Weights:
         raise InputError(f"{path}: damaged, truncated or not a weights file ({_first_line(error)}).") from error
     try:
         description = json.loads(metadata.get("sam_spl", "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: its description is malformed: no JSON ({_first_line(error)}). Save or fetch the file again."
         ) from error
@@ -317,7 +343,7 @@ def _weights(path: Path, state: Any, description: Any) -> Weights:
     """Tensors under our names, and whose they are."""
     if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
         raise InputError(f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict.")
-    if not all(isinstance(value, Tensor) for value in state.values()):
+    if not all(isinstance(value, Tensor) and not value.is_nested for value in state.values()):
         raise InputError(f"{path}: holds no plain state dict (first keys: {', '.join(list(state)[:4])}).")
     description = check_description(description, path)
     state = {name.removeprefix("module.").removeprefix("model."): value for name, value in state.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,12 @@ def check_description(content: Any, path: Path) -> dict[str, Any]:
     :func:`~sam_spl.models.registry.build_model`; the network's input as ``mean`` and ``std`` (of values in [0, 1],
     one for all channels or one each), ``image_size`` (the side of a square in pixels, None for each image's own size)
     and ``resize`` (how images get there); ``trained_on`` (the data set's title, lists and fingerprints);
-    ``settings`` and ``selected_by``. A key may be absent, where its partner is too; further keys are kept as they are.
+    ``settings`` and ``selected_by``. A key may be absent, where its partner is too; further keys are kept as they are,
+    whatever JSON can hold: results repeat the whole description.
 
     Raises:
-        InputError: a value of another kind, a size or spread that is not positive, or a key without its partner.
+        InputError: a value of another kind or that JSON cannot hold, a size below 32, a spread that is not positive,
+            or a key without its partner.
     """
 
     def require(holds: bool, what: str) -> None:
@@ -32,6 +35,11 @@ def check_description(content: Any, path: Path) -> dict[str, Any]:
             )
 
     require(_is_table(content), f"{_shown(content)} is no table of names and values")
+    for key, value in content.items():
+        try:
+            json.dumps(value, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            require(False, f"{_shown(key)} is not JSON ({error})")
     for key, (holds, needed) in _RULES.items():
         if key in content:
             require(holds(content[key]), f"{key} is {_shown(content[key])}, which needs to be {needed}")
@@ -50,6 +58,13 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(key, str) for key in value)
 
 
+def _is_origin(value: Any) -> bool:
+    if not _is_table(value) or not _is_table(value.get("sets", {})):
+        return False
+    words = (value.get(key) for key in ("dataset", "lists", "fingerprint"))
+    return all(word is None or _is_text(word) for word in words) and all(map(_is_text, value.get("sets", {}).values()))
+
+
 def _are_numbers(value: Any) -> bool:
     if not isinstance(value, list | tuple) or not value:
         return False
@@ -66,11 +81,14 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "in_channels": (_is_count, "a number of channels"),
     "mean": (_are_numbers, "a list of numbers"),
     "std": (lambda value: _are_numbers(value) and min(value) > 0, "a list of numbers above 0"),
-    "image_size": (lambda value: value is None or _is_count(value), "a whole number of pixels above 0, or null"),
+    "image_size": (
+        lambda value: value is None or (_is_count(value) and value >= 32),  # as training has it
+        "a whole number of pixels, at least 32, or null",
+    ),
     "resize": (lambda value: value in RULES, f"one of {', '.join(RULES)}"),
     "trained_on": (
-        lambda value: value is None or (_is_table(value) and _is_table(value.get("sets", {}))),
-        "a table of names and values",
+        lambda value: value is None or _is_origin(value),
+        "a table, its dataset, lists and fingerprint text, its sets a table of text",
     ),
     "settings": (_is_text, "text"),
     "selected_by": (_is_text, "text"),
@@ -79,5 +97,5 @@ _PARTNERS = (("model", "arguments"), ("arguments", "model"), ("mean", "std"), ("
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

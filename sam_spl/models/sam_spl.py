@@ -66,6 +66,10 @@ class SAMSPL(nn.Module):
             raise ConfigError(f"model.embed_dim: {embed_dim} needs to be 16 or more and a multiple of num_heads")
         if min(pos_size) < 1:
             raise ConfigError(f"model.pos_size: {tuple(pos_size)} needs two sides above 0")
+        if not all(0 <= index < sum(stages) for index in global_att_blocks):
+            raise ConfigError(
+                f"model.global_att_blocks: {tuple(global_att_blocks)} needs blocks of the trunk, 0 to {sum(stages) - 1}"
+            )
         self.num_heads = num_heads
         self.window_spec, self.global_att_blocks = tuple(window_spec), tuple(global_att_blocks)
         trunk = Hiera(

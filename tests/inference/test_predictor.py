@@ -113,16 +113,20 @@ def test_the_networks_input_is_its_formula():
                 torch.testing.assert_close(normalise(form), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "La", "RGBa"]
-)
-def test_pil_images_of_every_mode_are_taken(mode):
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA"])
+def test_pil_images_of_grey_rgb_and_palettes_are_taken(mode):
     source = PIL.Image.fromarray(COLOUR)
-    via = {"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode)
-    image = (source.convert(via) if via else source).convert(mode)
-    whole = image.convert(mode.upper()) if mode in ("La", "RGBa") else image
-    shown = np.asarray(whole.convert("L" if mode in ("1", "L", "LA", "La") else "RGB"))
+    image = (source.convert("P") if mode == "PA" else source).convert(mode)
+    shown = np.asarray(image.convert("L" if mode in ("1", "L", "LA") else "RGB"))
     np.testing.assert_array_equal(as_image(image), shown)
+
+
+@pytest.mark.parametrize("mode", ["RGBX", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"])
+def test_pil_images_of_other_colour_spaces_are_refused_with_the_remedy(mode):
+    image, known = PIL.Image.new(mode, (8, 6)), "LA" if mode == "La" else "RGB"
+    with pytest.raises(InputError, match=rf'^image: PIL mode {mode} .* Give image\.convert\("{known}"\)\.$'):
+        as_image(image)
+    assert as_image(image.convert(known)).shape[:2] == (6, 8)
 
 
 def test_images_of_one_bit_and_sixteen_are_as_their_files_read(tmp_path):
@@ -203,10 +207,21 @@ def test_the_numbers_of_the_docstring(tmp_path, caplog):
     assert caplog.messages[0].startswith("1920x1080 is shrunk to 256x256: a 3x3 target becomes 0.4 x 0.7 pixels.")
 
 
-@pytest.mark.parametrize("size", [0, -5, 64.5, "x"])
+@pytest.mark.parametrize("size", [0, -5, 64.5, "x", True, np.True_, np.int64(0)])
 def test_a_size_that_is_none_is_refused(tmp_path, size):
     with pytest.raises(ConfigError, match=r"image_size: .* is not valid"):
         sam_spl.load(_file(tmp_path, "datransnet"), image_size=size)
+
+
+def test_a_size_may_be_numpys(tmp_path):
+    size = sam_spl.load(_file(tmp_path, "datransnet"), device="cpu", image_size=np.int64(64)).image_size
+    assert (size, type(size)) == (64, int)
+
+
+@pytest.mark.parametrize("words", [["weights="], ["weights=[]"], ["--weights", ""], ["--weights", "[]"]])
+def test_testing_without_the_name_of_a_file_says_that_one_is_needed(words):
+    with pytest.raises(InputError, match=r"^weights: no file is named"):
+        commands.test(["dataset=synthetic", "device=cpu", *words])
 
 
 def _published(folder: Path, name: str) -> Path:

@@ -234,17 +234,31 @@ MALFORMED = {
     "size null": ({"model": "datransnet", "arguments": {"train_size": None}}, "Give train_size=256"),
     "size zero": ({"model": "datransnet", "arguments": {"train_size": 0}}, "model.train_size: 0"),
     "size unsaid": ({"model": "datransnet", "arguments": {}}, "Give train_size=256"),
-    **{f"image_size {size!r}": ({"image_size": size}, "image_size is") for size in (-5, 0, "x", 64.5, True)},
+    **{f"image_size {size!r}": ({"image_size": size}, "image_size is") for size in (-5, 0, 1, 31, "x", 64.5, True)},
     "mean null": ({"mean": None, "std": [1.0]}, "mean is None"),
     "mean alone": ({"mean": [0.5]}, "states mean but not std"),
     "mean of text": ({"mean": ["0.5"], "std": [1.0]}, "mean is"),
-    "mean not finite": ({"mean": [float("nan")], "std": [1.0]}, "mean is"),
+    "mean not finite": ({"mean": [float("nan")], "std": [1.0]}, "'mean' is not JSON"),
     "std zero": ({"mean": [0.5], "std": [0]}, "std is"),
     "two lengths": ({"mean": [0.5], "std": [0.5] * 3}, "different numbers of values"),
     "two values": ({"model": "sam_spl_t", "arguments": TINY, "mean": [0.5] * 2, "std": [0.5] * 2}, "have 2 values"),
+    "another's channels": ({"model": "sam_spl_t", "arguments": TINY, "in_channels": 1}, "in_channels is 1, the net"),
+    **{
+        f"global block {index}": (
+            {"model": "sam_spl_t", "arguments": {**TINY, "global_att_blocks": [index]}},
+            rf"global_att_blocks: \({index},\) needs blocks of the trunk, 0 to 4",
+        )
+        for index in (-1, 5, 99)
+    },
     "unknown rule": ({"resize": "nearest"}, "resize is 'nearest', which needs to be one of pillow, opencv"),
     "rule as list": ({"resize": ["pillow"]}, "resize is"),
     "trained_on as text": ({"trained_on": "SIRST"}, "trained_on is"),
+    **{
+        f"{key} as {type(value).__name__}": ({"trained_on": {key: value}}, "trained_on is .* fingerprint text")
+        for key in ("dataset", "lists", "fingerprint")
+        for value in (["a"], {"a": "b"}, 3)
+    },
+    "sets of lists": ({"trained_on": {"sets": {"SIRST": ["a"]}}}, "trained_on is .* its sets a table of text"),
     "settings as list": ({"settings": [1]}, "settings is"),
 }  # fmt: skip
 
@@ -262,6 +276,19 @@ def test_malformed_descriptions_end_in_one_line_that_names_the_file(tmp_path, ti
     with pytest.raises(InputError, match=message) as error:
         load_model(file)
     assert str(error.value).startswith(f"{file}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.zeros(2, 2), b"a", {1, 2}, {(1, 2): 3}, {1: 2, "a": 3}, float("inf"), 1j],
+    ids=["tensor", "bytes", "set", "tuple as key", "keys of two kinds", "inf", "complex"],
+)
+def test_what_results_could_not_repeat_is_refused_before_the_test(tmp_path, tiny, value):
+    description = {**tiny.built_from, "note": ["fine", {"n": 1.5, "none": None}], "extra": {"deep": [value]}}
+    torch.save({"format": FORMAT, "model": tiny.state_dict(), "description": description}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"w\.pt: its description is malformed: 'extra' is not JSON \(") as error:
+        load_model(tmp_path / "w.pt")
     assert "\n" not in str(error.value)
 
 
@@ -318,6 +345,61 @@ def test_mismatches_are_listed_and_nothing_is_loaded(tmp_path, tiny):
     assert "unexpected  extra.weight (2,)" in text
     assert "misshapen   decoder.heads.0.bias (3,), the model has (1,)" in text
     assert _same(before, tiny.state_dict())
+
+
+#: What becomes of a tensor, and how the list of problems tells of it.
+MISTYPED = {
+    "sparse": (lambda x: x.to_sparse(), r"is not dense \(float32, sparse_coo, cpu\)"),
+    "sparse rows": (lambda x: x.flatten(1).to_sparse_csr(), r"is not dense \(float32, sparse_csr, cpu\)"),
+    "without values": (lambda x: x.to("meta"), r"is not dense \(float32, strided, meta\)"),
+    "quantised": (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), r"is not dense \(qint8, strided, cpu\)"),
+    "int64": (lambda x: x.long(), "is int64, the model has float32"),
+    "bool": (lambda x: x > 0, "is bool, the model has float32"),
+    "complex64": (lambda x: x.to(torch.complex64), "is complex64, the model has float32"),
+    "8 bits": (lambda x: x.to(torch.float8_e4m3fn), "is float8_e4m3fn, the model has float32"),
+    "NaN": (lambda x: x.where(x < x.max(), torch.nan), "has values that are not finite"),
+    "inf": (lambda x: x.where(x < x.max(), torch.inf), "has values that are not finite"),
+    "beyond float32": (lambda x: x.double() * 1e300, "has values that are not finite"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # on the state of sparse and quantised
+@pytest.mark.parametrize("case", MISTYPED)
+def test_tensors_that_could_not_be_copied_as_they_are_are_listed_and_nothing_is_loaded(tmp_path, tiny, case):
+    change, message = MISTYPED[case]
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+    state = {name: value + 1 for name, value in before.items()}
+    name = "decoder.heads.0.weight"
+    state[name] = change(state[name])
+    torch.save({"format": FORMAT, "model": state, "description": tiny.built_from}, tmp_path / "w.pt")
+    for load in (load_model, lambda file: sam_spl.load_weights(tiny, file)):
+        with pytest.raises(InputError, match=rf"mistyped    {name} {message}"):
+            load(tmp_path / "w.pt")
+    assert _same(before, tiny.state_dict())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_other_widths_are_taken(tmp_path, tiny, kind):
+    torch.save({name: value.to(kind) for name, value in tiny.state_dict().items()}, tmp_path / "w.pt")
+    model = build_model("sam_spl_t", **TINY)
+    sam_spl.load_weights(model, tmp_path / "w.pt")
+    assert _same(model.state_dict(), {n: v.to(kind).to(v.dtype) for n, v in tiny.state_dict().items()})
+
+
+def test_tensors_without_one_shape_are_no_state_dict(tmp_path, tiny):
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
+    torch.save({**tiny.state_dict(), "decoder.heads.0.bias": nested}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="no plain state dict"):
+        sam_spl.load_weights(tiny, tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch, nothing):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^weights: no file is named\. Give a weights file or a run folder\.$"):
+        read_weights(nothing)
+    with pytest.raises(InputError, match=r"\. is a folder without"):
+        read_weights(".")
 
 
 def test_sam2_weights_fill_the_trunk_and_freeze_it(tmp_path, tiny):
