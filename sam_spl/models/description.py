@@ -59,10 +59,20 @@ def _is_table(value: Any) -> bool:
 
 
 def _is_origin(value: Any) -> bool:
-    if not _is_table(value) or not _is_table(value.get("sets", {})):
+    if not _is_table(value):
         return False
     words = (value.get(key) for key in ("dataset", "lists", "fingerprint"))
-    return all(word is None or _is_text(word) for word in words) and all(map(_is_text, value.get("sets", {}).values()))
+    samples = value.get("samples", {})
+    return (
+        all(word is None or _is_text(word) for word in words)
+        and _is_table_of_text(value.get("sets", {}))
+        and _is_table(samples)
+        and all(map(_is_table_of_text, samples.values()))
+    )
+
+
+def _is_table_of_text(value: Any) -> bool:
+    return _is_table(value) and all(map(_is_text, value.values()))
 
 
 def _are_numbers(value: Any) -> bool:
@@ -88,7 +98,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "resize": (lambda value: value in RULES, f"one of {', '.join(RULES)}"),
     "trained_on": (
         lambda value: value is None or _is_origin(value),
-        "a table, its dataset, lists and fingerprint text, its sets a table of text",
+        "a table, its dataset, lists and fingerprint text, its sets a table of text, its samples tables of text",
     ),
     "settings": (_is_text, "text"),
     "selected_by": (_is_text, "text"),

@@ -259,6 +259,7 @@ MALFORMED = {
         for value in (["a"], {"a": "b"}, 3)
     },
     "sets of lists": ({"trained_on": {"sets": {"SIRST": ["a"]}}}, "trained_on is .* its sets a table of text"),
+    "samples of lists": ({"trained_on": {"samples": {"SIRST": ["a"]}}}, "trained_on is .* its samples tables of text"),
     "settings as list": ({"settings": [1]}, "settings is"),
 }  # fmt: skip
 
