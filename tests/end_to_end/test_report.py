@@ -261,9 +261,9 @@ def test_a_network_whose_answers_are_not_finite_is_named(tested, tmp_path, capsy
     data, out = tested
     state = torch.load(out.parent / "run" / "best.pt", weights_only=True)
     for head in range(3):
-        state["model"][f"decoder.heads.{head}.bias"].fill_(float("nan"))
-    torch.save(state, tmp_path / "nan.pt")
-    words = ["dataset=custom", "--data_path", str(data), "device=cpu", "--weights", str(tmp_path / "nan.pt")]
+        state["model"][f"decoder.heads.{head}.weight"].fill_(3e38)  # finite, as a file's weights need to be
+    torch.save(state, tmp_path / "large.pt")
+    words = ["dataset=custom", "--data_path", str(data), "device=cpu", "--weights", str(tmp_path / "large.pt")]
     with pytest.raises(SystemExit) as end:
         run(commands.test, [*words, "--save_dir", str(tmp_path / "out")])
     assert end.value.code == 1
