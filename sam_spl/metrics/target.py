@@ -101,7 +101,7 @@ def match(targets: Components, predictions: Components) -> NDArray[np.int64]:
     """Which prediction detects each target, one to one.
 
     Targets in raster order each take the first free prediction, in raster order, whose centroid is nearer than
-    :data:`MATCH_DISTANCE` (the published codes' rule, ``spec/metrics.md``).
+    :data:`MATCH_DISTANCE`, as the published codes have it.
 
     Returns:
         (number of targets,) index of the prediction, -1 for a missed target.
