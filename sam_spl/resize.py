@@ -117,6 +117,6 @@ def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def long_side(size: tuple[int, int], to: int) -> tuple[int, int]:
-    """(H, W) with the longer side at ``to`` pixels and the aspect kept, as SAM-SPL rounds it."""
+    """(H, W) with the longer side at ``to`` pixels and the aspect kept, as SAM-SPL rounds it; at least one pixel."""
     scale = to / max(size)
-    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))

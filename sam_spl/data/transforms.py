@@ -114,7 +114,8 @@ class TargetCrop:
         factor = math.exp(rng.uniform(-self.scale, self.scale))
         own = mask.shape
         to = [round(side * factor) for side in ((self.image_size, self.image_size) if self.image_size else own)]
-        seen = [min(side, round(self.crop * side / new)) for side, new in zip(own, to, strict=True)]  # source pixels
+        # What of the source the crop shows, in its pixels.
+        seen = [max(1, min(side, round(self.crop * side / new))) for side, new in zip(own, to, strict=True)]
 
         rows, columns = target_pixels(mask)
         free = [side - part for side, part in zip(own, seen, strict=True)]  # where the window may begin

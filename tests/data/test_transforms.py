@@ -74,6 +74,17 @@ def test_image_and_mask_stay_where_they_are_to_each_other(name, size):
     assert np.mean(offsets) < 0.25
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("size", [(2, 600), (600, 2), (1, 1), (1, 40), (3, 3)])
+def test_images_of_a_pixel_or_two_give_squares_too(name, size):
+    image = np.full(size, 200, np.uint8)
+    for mask in (np.zeros(size, bool), np.ones(size, bool)):
+        for seed in range(20):
+            out, out_mask = AUGMENTATIONS[name](64, "pillow")(image, mask, np.random.default_rng(seed))
+            assert out.shape == out_mask.shape
+            assert out.shape[0] == out.shape[1] > 0
+
+
 def test_transforms_follow_their_generator():
     transform = ScaleCrop(64)
     first = transform(*_pair(), np.random.default_rng(5))
