@@ -8,14 +8,14 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "build_model", "load", "load_weights"]
 
 if TYPE_CHECKING:
-    from sam_spl.inference.predictor import load
-    from sam_spl.models.checkpoints import load_weights
     from sam_spl.models.registry import build_model
+    from sam_spl.predict.predictor import load
+    from sam_spl.weights.loading import load_weights
 
 _HOMES = {
     "build_model": "sam_spl.models.registry",
-    "load_weights": "sam_spl.models.checkpoints",
-    "load": "sam_spl.inference.predictor",
+    "load_weights": "sam_spl.weights.loading",
+    "load": "sam_spl.predict.predictor",
 }
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and where the configuration lies."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from pathlib import Path
 
 from sam_spl.errors import InputError
 
-
-def config_folder() -> Path:
-    """The folder of YAML files: beside the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
+_UMASK = os.umask(0o022)  # which can be read by setting it only
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -29,6 +25,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        os.chmod(temporary, 0o666 & ~_UMASK)  # whatever the library that wrote it chose
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # torch.save answers a full disk with a RuntimeError of its own.

@@ -78,7 +78,9 @@ def resize_covered(mask: Mask, size: tuple[int, int]) -> Mask:
     if size[0] >= mask.shape[0] and size[1] >= mask.shape[1]:
         return covered
     # A target that covers no pixel by half keeps the pixels that it lies in.
-    rows, columns = (at * new // old for at, new, old in zip(target_pixels(mask), size, mask.shape, strict=True))
+    rows, columns = (
+        at * new // old for at, new, old in zip(target_pixels(mask), size, mask.shape, strict=True)
+    )
     near = cv2.dilate(covered.view(np.uint8), np.ones((3, 3), np.uint8)) if len(rows) else covered
     lost = near[rows, columns] == 0
     covered[rows[lost], columns[lost]] = True

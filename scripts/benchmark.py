@@ -35,7 +35,6 @@ from sam_spl.data.dataset import Normalise
 from sam_spl.data.layout import Item
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.data.transforms import AUGMENTATIONS
-from sam_spl.engine.distributed import World, pick_device, pick_precision
 from sam_spl.engine.losses import SegmentationLoss
 from sam_spl.metrics import PROTOCOLS, count_image, protocols_named
 from sam_spl.metrics.curves import curve_counts
@@ -45,11 +44,14 @@ from sam_spl.metrics.target import components
 from sam_spl.models import hiera
 from sam_spl.models.registry import build_model
 from sam_spl.resize import resize_image
+from sam_spl.runtime import World, pick_device, pick_precision
 
 
 def benchmark(argv: list[str]) -> None:
     """Measure as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", nargs="?", choices=("all", "networks", "data"), default="all")
     parser.add_argument("--models", nargs="+", default=["sam_spl_t"])
     parser.add_argument("--image_size", type=int, default=256)
@@ -60,8 +62,14 @@ def benchmark(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     device = pick_device(options.device)
     world = World(0, 1, device, pick_precision(options.precision, device))
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    print(f"torch {torch.__version__}, {name}, {str(world.precision or torch.float32).removeprefix('torch.')}")
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} CPU threads"
+    )
+    print(
+        f"torch {torch.__version__}, {name}, {str(world.precision or torch.float32).removeprefix('torch.')}"
+    )
     if options.what in ("all", "data"):
         data(options.image_size, options.repeat)
     if options.what in ("all", "networks"):
@@ -75,7 +83,9 @@ def data(size: int, repeat: int) -> None:
     source = SyntheticSource(1000, size, seed=1)
     samples = [source.load(index) for index in range(50)]
     rng = np.random.default_rng(0)
-    work: dict[str, Callable[[], object]] = {"synthetic image": lambda: [source.load(index) for index in range(50)]}
+    work: dict[str, Callable[[], object]] = {
+        "synthetic image": lambda: [source.load(index) for index in range(50)]
+    }
     large = SyntheticSource(50, (400, 592), seed=2)
     pictures = [large.load(index)[0] for index in range(50)]
     normalise = Normalise()
@@ -94,7 +104,9 @@ def data(size: int, repeat: int) -> None:
         "400x592 by torchvision": lambda: [
             tv.resize(torch.from_numpy(image)[None], list(to), antialias=True) for image in pictures
         ],
-        "400x592 by INTER_AREA": lambda: [cv2.resize(image, to, interpolation=cv2.INTER_AREA) for image in pictures],
+        "400x592 by INTER_AREA": lambda: [
+            cv2.resize(image, to, interpolation=cv2.INTER_AREA) for image in pictures
+        ],
         "400x592 by INTER_LINEAR": lambda: [cv2.resize(image, to) for image in pictures],
     }
 
@@ -104,10 +116,14 @@ def data(size: int, repeat: int) -> None:
     work |= {
         "counts, native": lambda: [count_image(prob > 0.5, mask) for prob, mask in cases],
         "counts, every protocol": lambda: every.update(
-            range(50), [dict.fromkeys(every.resolutions, prob) for prob, _ in cases], [mask for _, mask in cases]
+            range(50),
+            [dict.fromkeys(every.resolutions, prob) for prob, _ in cases],
+            [mask for _, mask in cases],
         ),
         "counts, native and hIoU": lambda: [counts_and_hierarchy(prob > 0.5, mask) for prob, mask in cases],
-        "counts and hIoU, pure noise": lambda: [counts_and_hierarchy(prob > 0.5, mask) for prob, mask in noise],
+        "counts and hIoU, pure noise": lambda: [
+            counts_and_hierarchy(prob > 0.5, mask) for prob, mask in noise
+        ],
         "curves, pure noise": lambda: [curve_counts(prob, mask) for prob, mask in noise],
         "curves at 200 thresholds": lambda: [curve_counts(prob, mask) for prob, mask in cases],
         "regions by scikit-image": lambda: [plain_regions(prob > 0.5, mask) for prob, mask in cases],

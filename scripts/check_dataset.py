@@ -26,14 +26,16 @@ from sam_spl.data.check import check
 from sam_spl.data.layout import Item, Split
 from sam_spl.errors import InputError
 from sam_spl.files import write_text
-from sam_spl.inference.sheet import draw_sheet
+from sam_spl.report.sheet import draw_sheet
 
 _SHOWN = 24  # images in the picture
 
 
 def main(argv: list[str]) -> None:
     """Check as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", help="name or alias of a set of configs/dataset/, or a folder")
     parser.add_argument("--data_path", default="./datasets", help="the set's folder, or one that holds it")
     parser.add_argument("--lists", help="folder of the split lists, where there are several")
@@ -52,7 +54,9 @@ def main(argv: list[str]) -> None:
     write_text(output / f"{config.title}.json", json.dumps(report, indent=1) + "\n")
     readable = [item for role in ("train", "val", "test") for item in getattr(split, role)]
     readable = [item for item in readable if item.name not in report["unreadable"]]
-    draw_sheet(output / f"{config.title}.png", _title(report), _to_show(split, readable, report), report["areas"])
+    draw_sheet(
+        output / f"{config.title}.png", _title(report), _to_show(split, readable, report), report["areas"]
+    )
     print(_table(report))
     print(f"{output / config.title}.json and .png written")
     for text in report["noteworthy"]:
@@ -84,7 +88,9 @@ def _to_show(split: Split, items: list[Item], report: dict[str, Any]) -> list[tu
     shown = [name for name in reasons if name in by_name][:_SHOWN]
     rest = [name for name in by_name if name not in reasons]
     count = min(len(rest), _SHOWN - len(shown))
-    shown += [rest[k] for k in np.random.default_rng(0).choice(len(rest), count, replace=False)] if count else []
+    shown += (
+        [rest[k] for k in np.random.default_rng(0).choice(len(rest), count, replace=False)] if count else []
+    )
     return [(by_name[name], f"{name} ({roles[name]})\n{reasons.get(name, '')}".strip()) for name in shown]
 
 

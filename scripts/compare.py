@@ -17,17 +17,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sam_spl.cli.errors import run
-from sam_spl.inference.compare import distinct, paired, table, two_sides
-from sam_spl.inference.result_files import find_results
+from sam_spl.results.compare import distinct, paired, table, two_sides
+from sam_spl.results.files import find_results
 
 
 def compare(argv: list[str]) -> None:
     """Print the table that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", help="run folders, folders of them, or results.json files")
     parser.add_argument("--format", default="text", help="text, markdown, latex or csv (default: text)")
     parser.add_argument(
-        "--paired", action="store_true", help="compare two results, or the runs of two settings, image by image"
+        "--paired",
+        action="store_true",
+        help="compare two results, or the runs of two settings, image by image",
     )
     parser.add_argument("--against", nargs="+", help="compare the runs before it with these, image by image")
     options = parser.parse_args(argv)

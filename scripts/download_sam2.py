@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from sam_spl.cli.errors import run
 from sam_spl.errors import ConfigError, InputError, nearest
-from sam_spl.models.checkpoints import load_trunk
 from sam_spl.models.registry import build_model, model_config, model_names
+from sam_spl.weights.loading import load_trunk
 
 SOURCE = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 #: Checkpoint (tiny, small, ...) -> the variant whose trunk it holds.
@@ -41,10 +41,14 @@ _CHUNK = 1 << 20
 
 def download(argv: list[str]) -> None:
     """Fetch as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help=f"of {', '.join(FILES)} (default: all)")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[1] / "checkpoints")
-    parser.add_argument("--source", default=SOURCE, help="where the files are, for a mirror (default: %(default)s)")
+    parser.add_argument(
+        "--source", default=SOURCE, help="where the files are, for a mirror (default: %(default)s)"
+    )
     parser.add_argument("--check", action="store_true", help="only check the files that are there")
     options = parser.parse_args(argv)
     for name in options.names:
@@ -96,7 +100,9 @@ def fetch(url: str, file: Path) -> None:
                     stream.write(block)
                     bar.update(len(block))
         if total and part.stat().st_size != total:
-            raise InputError(f"{url}: the connection broke at {part.stat().st_size} of {total} bytes. Run this again.")
+            raise InputError(
+                f"{url}: the connection broke at {part.stat().st_size} of {total} bytes. Run this again."
+            )
         os.replace(part, file)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise InputError(
@@ -104,7 +110,9 @@ def fetch(url: str, file: Path) -> None:
             f"off; or fetch the file on another machine and copy it to {file}"
         ) from error
     except OSError as error:
-        raise InputError(f"cannot write {part}: {error.strerror or error}. Choose another --folder.") from error
+        raise InputError(
+            f"cannot write {part}: {error.strerror or error}. Choose another --folder."
+        ) from error
 
 
 def check(file: Path, variant: str) -> None:
@@ -120,7 +128,9 @@ def check(file: Path, variant: str) -> None:
             raise InputError(f"{file}: {broken} is damaged.")
         load_trunk(build_model(variant), str(file))
     except (InputError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: not a whole checkpoint ({error}). Delete it and run this again.") from error
+        raise InputError(
+            f"{file}: not a whole checkpoint ({error}). Delete it and run this again."
+        ) from error
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ from sam_spl.errors import ConfigError, InputError
 
 def prepare(argv: list[str]) -> None:
     """Prepare as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("images", type=Path, help="folder of images, nested or not")
     labels_from = parser.add_mutually_exclusive_group(required=True)
     labels_from.add_argument("--masks", type=Path, help="folder of mask files")

@@ -28,10 +28,10 @@ from sam_spl.data.layout import read_list
 from sam_spl.data.pairing import Files, files_below
 from sam_spl.errors import InputError
 from sam_spl.files import write_text
-from sam_spl.inference.predictions import find_predictions, full_scale, read_prediction
-from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table, versions
 from sam_spl.metrics import PROTOCOLS, Counter, protocols_named, scores
 from sam_spl.resize import resize_logits
+from sam_spl.results.predictions import find_predictions, full_scale, read_prediction
+from sam_spl.results.summary import EMPTY, per_image_csv, summarise, table, versions
 
 
 def score(argv: list[str]) -> None:
@@ -48,7 +48,10 @@ def score(argv: list[str]) -> None:
     counter, rows = Counter(protocols, detailed=True), []
     names = list(predictions)
     for index, name in enumerate(tqdm(names, desc="scoring", unit="img", disable=None)):
-        prob, mask = read_prediction(predictions[name], scale=scale, logits=options.logits), read_mask(masks[name])
+        prob, mask = (
+            read_prediction(predictions[name], scale=scale, logits=options.logits),
+            read_mask(masks[name]),
+        )
         if prob.shape != mask.shape and not options.resize:
             raise InputError(
                 f"{predictions[name]} is {prob.shape[1]}x{prob.shape[0]}, its mask {masks[name]} "
@@ -133,7 +136,9 @@ def _at(prob: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--predictions", type=Path, required=True, help="folder of PNG, NPY or MAT files")
     parser.add_argument("--masks", type=Path, required=True, help="folder of masks")
     parser.add_argument("--list", type=Path, help="split list: score only what it names")
@@ -143,13 +148,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image_size", type=int, default=256, help="of protocols at the network's input")
     parser.add_argument("--resize", action="store_true", help="resize predictions to their masks")
     parser.add_argument(
-        "--scale", type=float, help="what stands for one in image files (default: 255, or 1 if none is larger)"
+        "--scale",
+        type=float,
+        help="what stands for one in image files (default: 255, or 1 if none is larger)",
     )
     parser.add_argument("--logits", action="store_true", help="NPY and MAT files hold logits")
     parser.add_argument("--bootstrap", type=int, default=1000, help="resamples for 95 %% intervals; 0: none")
-    parser.add_argument("--group", help="pattern in names that tells images that are not independent (dataset.group)")
+    parser.add_argument(
+        "--group", help="pattern in names that tells images that are not independent (dataset.group)"
+    )
     parser.add_argument("--empty", choices=EMPTY, help="nIoU of an image correctly predicted empty")
-    parser.add_argument("--fa_budget", type=float, default=10.0, help="of Pd at a false-alarm budget, in 1e-6")
+    parser.add_argument(
+        "--fa_budget", type=float, default=10.0, help="of Pd at a false-alarm budget, in 1e-6"
+    )
     return parser
 
 

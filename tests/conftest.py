@@ -47,7 +47,8 @@ def golden_state(variant: str) -> dict[str, torch.Tensor]:
     """The golden weights of a SAM-SPL variant, under the published names."""
     manifest = json.loads((GOLDEN / f"sam_spl_{variant}_manifest.json").read_text())
     return {
-        name: torch.from_numpy(np.asarray(fill.parameter(name, tuple(shape)))) for name, (shape, _) in manifest.items()
+        name: torch.from_numpy(np.asarray(fill.parameter(name, tuple(shape))))
+        for name, (shape, _) in manifest.items()
     }
 
 
@@ -110,7 +111,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def command() -> Run:
     """Run a command of the repository as a user does; ``env`` adds to the environment."""
 
-    def run(*argv: Any, env: dict[str, str] | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    def run(
+        *argv: Any, env: dict[str, str] | None = None, cwd: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
         words = [str(word) for word in argv]
         prefix = [sys.executable] if words[0].endswith(".py") else []
         return subprocess.run(

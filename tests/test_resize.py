@@ -41,7 +41,9 @@ def test_nearest_takes_the_pixel_under_the_centre_at_every_scale_and_in_ties():
             for k in range(old):
                 mask = np.zeros((old, 1), bool)
                 mask[k] = True
-                np.testing.assert_array_equal(resize_mask(mask, (new, 1))[:, 0], expected == k, str((old, new)))
+                np.testing.assert_array_equal(
+                    resize_mask(mask, (new, 1))[:, 0], expected == k, str((old, new))
+                )
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -125,5 +127,7 @@ def test_long_side_rounds_as_published():
 
 def test_logits_are_interpolated_bilinearly():
     ramp = torch.arange(8.0).view(1, 8, 1).expand(1, 8, 4)
-    torch.testing.assert_close(resize_logits(ramp, (16, 4))[0, 1:-1, 0], (torch.arange(16.0)[1:-1] + 0.5) / 2 - 0.5)
+    torch.testing.assert_close(
+        resize_logits(ramp, (16, 4))[0, 1:-1, 0], (torch.arange(16.0)[1:-1] + 0.5) / 2 - 0.5
+    )
     assert resize_logits(ramp, (8, 4)) is ramp

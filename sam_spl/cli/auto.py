@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sam_spl.files import config_folder
+from sam_spl.config import config_folder
 
 
 def trunk_weights(config: Any) -> str | None:
@@ -58,6 +58,8 @@ def _brings_a_trunk(file: str | None) -> bool:
     """Whether a network's weights hold a trunk of SAM 2, which training left as it was."""
     if file is None:
         return False
-    from sam_spl.models.checkpoints import read_weights  # PyTorch takes seconds, and most commands do without here
+    from sam_spl.weights.loading import (
+        read_weights,  # PyTorch takes seconds, and most commands do without here
+    )
 
     return read_weights(file).frozen_trunk

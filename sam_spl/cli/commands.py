@@ -27,7 +27,7 @@ from sam_spl.data.pairing import has_images
 from sam_spl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
-    from sam_spl.engine.distributed import World
+    from sam_spl.runtime import World
 
 
 def train(argv: list[str]) -> None:
@@ -44,8 +44,8 @@ def train(argv: list[str]) -> None:
         print("---\n".join(OmegaConf.to_yaml(config) for config in configs.values()))
         return
 
-    from sam_spl.engine.checkpoint import find_last, read_last
-    from sam_spl.engine.distributed import distributed
+    from sam_spl.engine.record import find_last, read_last
+    from sam_spl.runtime import distributed
 
     states: dict[str, Any] = dict.fromkeys(runs)
     for name, config in configs.items():
@@ -90,7 +90,7 @@ def test(argv: list[str]) -> None:
             config.output_dir = str(Path(config.output_dir) / name)
     _hold_them_all(configs.values())
 
-    from sam_spl.engine.distributed import distributed
+    from sam_spl.runtime import distributed
 
     first = _same_devices(configs)
     with distributed(first.device, first.precision, use_ddp=first.use_ddp) as world:
@@ -117,11 +117,13 @@ def _one_after_the_other(names: list[str], one: Callable[[str], list[dict[str, A
             failed[name] = error
             print(f"error: {error}", file=sys.stderr)
     if len(reports) > 1 and world.main:
-        from sam_spl.inference.compare import table
+        from sam_spl.results.compare import table
 
         print(f"\n{table(reports)}")
     if failed:
-        raise next(iter(failed.values())).__class__(f"{len(failed)} of {len(names)} failed: {', '.join(failed)}")
+        raise next(iter(failed.values())).__class__(
+            f"{len(failed)} of {len(names)} failed: {', '.join(failed)}"
+        )
 
 
 def _run_tests(configs: list[DictConfig], world: World) -> list[dict[str, Any]]:
@@ -169,7 +171,9 @@ def _hold_them_all(configs: Iterable[DictConfig]) -> None:
 
 def _in_own_folder(overrides: list[str], name: str) -> list[str]:
     """A run of several: in a folder of its own below ``save_dir``."""
-    given = next((word.partition("=")[2].strip("'") for word in overrides if word.startswith("save_dir=")), None)
+    given = next(
+        (word.partition("=")[2].strip("'") for word in overrides if word.startswith("save_dir=")), None
+    )
     rest = [word for word in overrides if not word.startswith("save_dir=")]
     return [*rest, f"save_dir={quote(str(Path(given or './checkpoints') / name))}"]
 
@@ -179,12 +183,14 @@ def _same_devices(configs: dict[str, DictConfig]) -> DictConfig:
     first = next(iter(configs.values()))
     for config in configs.values():
         if (config.device, config.use_ddp) != (first.device, first.use_ddp):
-            raise ConfigError("device, use_ddp: runs of one command share their devices. Start them one by one.")
+            raise ConfigError(
+                "device, use_ddp: runs of one command share their devices. Start them one by one."
+            )
     return first
 
 
 def _at_precision(world: World, config: DictConfig) -> World:
-    from sam_spl.engine.distributed import pick_precision
+    from sam_spl.runtime import pick_precision
 
     return replace(world, precision=pick_precision(config.precision, world.device))
 

@@ -25,11 +25,17 @@ class DatasetConfig:
     data_path: str | None = "./datasets"  # the set's folder, or one that holds it
     lists: str | None = None  # folder of the split lists, where a set comes with several
     default_lists: str | None = None  # which of several, with lists=null
-    group: str | None = None  # pattern whose match in a name (its first group) tells images that are not independent
+    group: str | None = (
+        None  # pattern whose match in a name (its first group) tells images that are not independent
+    )
     missing: str = "error"  # error | skip: what to do about images or masks that are not there
-    odd_masks: list[str] = field(default_factory=list)  # names whose masks may be of another size than their images
+    odd_masks: list[str] = field(
+        default_factory=list
+    )  # names whose masks may be of another size than their images
     published_splits: list[str] = field(default_factory=list)  # counts of images, as 663/664
-    official_lists: list[str] = field(default_factory=list)  # fingerprints of lists, as far as they are recorded
+    official_lists: list[str] = field(
+        default_factory=list
+    )  # fingerprints of lists, as far as they are recorded
     published_size: list[int] | None = None  # (H, W), where all images of the set are of one size
     members: list[Any] = field(default_factory=list)  # names of the sets that this one is the union of
     image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
@@ -40,7 +46,9 @@ class DatasetConfig:
     std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
     augment: str = "scale_crop"
     copy_paste: float = 0.0  # probability in the set's published recipe
-    synthetic: dict[str, Any] = field(default_factory=dict)  # train, val, test: counts; and SyntheticSource's arguments
+    synthetic: dict[str, Any] = field(
+        default_factory=dict
+    )  # train, val, test: counts; and SyntheticSource's arguments
 
 
 @dataclass
@@ -63,7 +71,9 @@ class CopyPasteConfig:
     """Chips cut around targets and pasted into training images."""
 
     probability: float = "${dataset.copy_paste}"  # type: ignore[assignment]
-    source: str = "train"  # train | all: which images chips are cut from; all is the published leak of test images
+    source: str = (
+        "train"  # train | all: which images chips are cut from; all is the published leak of test images
+    )
 
 
 @dataclass
@@ -111,7 +121,9 @@ class TrainConfig(CommonConfig):
     resume: str | None = None  # a run folder or its last.pt
     overwrite: bool = False  # a run that save_dir already holds
     use_ddp: bool = False
-    test_on: list[str] = field(default_factory=list)  # data sets to test on at the end; "same" is the trained one
+    test_on: list[str] = field(
+        default_factory=list
+    )  # data sets to test on at the end; "same" is the trained one
 
 
 @dataclass
@@ -122,7 +134,9 @@ class TestConfig(CommonConfig):
 
     weights: str = MISSING
     precision: str = "fp32"  # scores are taken in float32 unless asked otherwise: auto | fp32 | bf16 | fp16
-    split: str = "auto"  # test | val | train | all; auto: test, but all of a folder without lists new to the weights
+    split: str = (
+        "auto"  # test | val | train | all; auto: test, but all of a folder without lists new to the weights
+    )
     batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
     image_size: int | None = None  # null: as the weights were trained
     train_size: int | None = None  # of published DATransNet weights, which do not say it
@@ -130,11 +144,15 @@ class TestConfig(CommonConfig):
     output_dir: str | None = None  # null: beside the weights
     protocols: list[str] = field(default_factory=lambda: ["native"])  # the first is compared with the others
     bootstrap: int = 1000  # resamples of the images for 95 % intervals; 0: none
-    empty: str | None = None  # one | zero | skip: nIoU of an image rightly predicted empty; null: the protocol's rule
+    empty: str | None = (
+        None  # one | zero | skip: nIoU of an image rightly predicted empty; null: the protocol's rule
+    )
     curves: bool = True  # hIoU, ROC and PR, Pd by size and at a false-alarm budget
     fa_budget: float = 10.0  # 1e-6 per pixel
     report: int = 200  # images in the gallery of report.html, the worst first; 0: no report
-    figures: int = 0  # for papers, as PNG and PDF: ROC, PR, and a grid and surfaces of so many images; 0: none
+    figures: int = (
+        0  # for papers, as PNG and PDF: ROC, PR, and a grid and surfaces of so many images; 0: none
+    )
     overlays: int = 12  # pictures of the worst images
     save_predictions: str | None = None  # npy | png | mat: probability maps into predictions/
     use_ddp: bool = False
@@ -189,19 +207,31 @@ def check(config: Any) -> None:
             "must be a number of epochs from 0 up",
         )
         schedules = ("cosine", "multistep")
-        _require(optimizer.schedule in schedules, "optimizer.schedule", optimizer.schedule, f"choose of {schedules}")
+        _require(
+            optimizer.schedule in schedules,
+            "optimizer.schedule",
+            optimizer.schedule,
+            f"choose of {schedules}",
+        )
         choices = ("auto", "val", "last", "test")
         sources = ("train", "all")
         chips = config.copy_paste
         _require(chips.source in sources, "copy_paste.source", chips.source, f"choose of {sources}")
-        _require(0 <= chips.probability <= 1, "copy_paste.probability", chips.probability, "must be in [0, 1]")
+        _require(
+            0 <= chips.probability <= 1, "copy_paste.probability", chips.probability, "must be in [0, 1]"
+        )
         _require(trainer.selection in choices, "trainer.selection", trainer.selection, f"choose of {choices}")
     else:
         sizes |= {"image_size": config.image_size, "batch_size": config.batch_size}
-        _require(config.empty in (None, "one", "zero", "skip"), "empty", config.empty, "choose one, zero or skip")
+        _require(
+            config.empty in (None, "one", "zero", "skip"), "empty", config.empty, "choose one, zero or skip"
+        )
         forms = (None, "npy", "png", "mat")
         _require(
-            config.save_predictions in forms, "save_predictions", config.save_predictions, f"choose of {forms[1:]}"
+            config.save_predictions in forms,
+            "save_predictions",
+            config.save_predictions,
+            f"choose of {forms[1:]}",
         )
         _require(config.bootstrap >= 0, "bootstrap", config.bootstrap, "must be >= 0")
         splits = ("auto", "test", "val", "train", "all")

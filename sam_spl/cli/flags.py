@@ -16,9 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sam_spl.cli import auto
 from sam_spl.cli.config import DatasetConfig, check, register
+from sam_spl.config import config_folder
 from sam_spl.data.known import dataset_file, dataset_named
 from sam_spl.errors import ConfigError, nearest, plain
-from sam_spl.files import config_folder
 
 #: Published flags and what they set. None takes its value but says nothing here (torchrun sets the rank itself).
 TRAIN_FLAGS: dict[str, str | None] = {
@@ -74,7 +74,9 @@ def overrides_from(argv: Sequence[str], flags: dict[str, str | None]) -> list[st
         if not word.startswith("-"):
             key, separator, value = word.partition("=")
             if not separator:
-                raise ConfigError(f"{word!r} is neither a flag nor an override. Write --flag value or key=value.")
+                raise ConfigError(
+                    f"{word!r} is neither a flag nor an override. Write --flag value or key=value."
+                )
             if key == "dataset":
                 value = _each(value, dataset_named)
             overrides[key] = value
@@ -113,7 +115,9 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(explain(error, name)) from error
     for key in sorted(OmegaConf.missing_keys(config)):
         flag = next((flag for flag, sets in (TRAIN_FLAGS | TEST_FLAGS).items() if sets == key), None)
-        raise ConfigError(f"{key}: a value is required" + (f", as {flag} VALUE." if flag else f", as {key}=VALUE."))
+        raise ConfigError(
+            f"{key}: a value is required" + (f", as {flag} VALUE." if flag else f", as {key}=VALUE.")
+        )
     check(config)
     return config
 
@@ -154,11 +158,14 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
 def _resolve_members(dataset: Any) -> None:
     """Put the configurations of a union's members in place of their names."""
     members = [
-        dataset_config(str(name), data_path=dataset.data_path, missing=dataset.missing) for name in dataset.members
+        dataset_config(str(name), data_path=dataset.data_path, missing=dataset.missing)
+        for name in dataset.members
     ]
     for member in members:
         if member.source != "folder" or member.members or member.data_path is None:
-            raise ConfigError(f"dataset: {member.name} cannot be part of a union; its parts are sets of image files.")
+            raise ConfigError(
+                f"dataset: {member.name} cannot be part of a union; its parts are sets of image files."
+            )
     if dataset.name == "union":
         dataset.name = "+".join(member.name for member in members)
         dataset.title = "+".join(member.title for member in members)
@@ -255,7 +262,9 @@ def _model_from_config_path(value: str) -> str:
         return f"sam_spl_{match[1]}"
     if (config_folder() / "model" / f"{stem}.yaml").is_file():
         return stem
-    raise ConfigError(f"--config_path: {value} names no variant. Give a SAM 2 name (sam2.1_hiera_t) or use model=.")
+    raise ConfigError(
+        f"--config_path: {value} names no variant. Give a SAM 2 name (sam2.1_hiera_t) or use model=."
+    )
 
 
 def explain(error: Exception, name: str) -> str:
@@ -271,7 +280,9 @@ def explain(error: Exception, name: str) -> str:
         return f"{match[1]}: no such key or group. Nearest: {nearest(match[1], keys)}"
     if match := re.search(r"Value '([^']*)' .*?could not be converted to (\w+)", cause + text):
         key = re.search(r"full_key: (\S+)", cause + text)
-        return f"{key[1] if key else 'configuration'}: {match[1]!r} is not a number of kind {match[2].lower()}."
+        return (
+            f"{key[1] if key else 'configuration'}: {match[1]!r} is not a number of kind {match[2].lower()}."
+        )
     return f"configuration: {text[:300]} {cause[:200]}".strip()
 
 

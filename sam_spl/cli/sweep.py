@@ -11,8 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from sam_spl.cli.flags import explain, quote
+from sam_spl.config import config_folder
 from sam_spl.errors import ConfigError
-from sam_spl.files import config_folder
 
 
 def as_union(overrides: Sequence[str]) -> list[str]:
@@ -76,6 +76,12 @@ def jobs(overrides: Sequence[str], *, multirun: bool) -> dict[str, list[str]]:
 def _label(key: str, value: str) -> str:
     """How a swept value is called in a folder's name; a file of weights with its run, since runs call theirs alike."""
     parts = value.strip("'").rstrip("/").split("/")
-    last = parts[-2:] if key == "weights" and Path(parts[-1]).suffix in (".pt", ".pth", ".safetensors") else parts[-1:]
+    last = (
+        parts[-2:]
+        if key == "weights" and Path(parts[-1]).suffix in (".pt", ".pth", ".safetensors")
+        else parts[-1:]
+    )
     value = re.sub(r"[^\w.+-]+", "_", "_".join(last))
-    return value if (config_folder() / key).is_dir() or key == "weights" else f"{key.rpartition('.')[2]}={value}"
+    return (
+        value if (config_folder() / key).is_dir() or key == "weights" else f"{key.rpartition('.')[2]}={value}"
+    )

@@ -17,18 +17,18 @@ from omegaconf import DictConfig
 
 from sam_spl.data.catalog import DataSet, Part, groups_of, normalise_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet
-from sam_spl.engine.distributed import World
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.files import write_text
-from sam_spl.inference.figures import write_figures
-from sam_spl.inference.predictions import write_prediction
-from sam_spl.inference.predictor import Predictor, load_network
-from sam_spl.inference.render import overlay, write_png
-from sam_spl.inference.report import Sample, write_report
-from sam_spl.inference.results import EMPTY, per_image_csv, summarise, table, versions, worst
 from sam_spl.metrics import protocols_named, scores
 from sam_spl.metrics.curves import levels, probabilities
-from sam_spl.models.checkpoints import find_weights, sha256
+from sam_spl.predict.predictor import Predictor, load_network
+from sam_spl.report.figures import write_figures
+from sam_spl.report.page import Sample, write_report
+from sam_spl.report.render import overlay, write_png
+from sam_spl.results.predictions import write_prediction
+from sam_spl.results.summary import EMPTY, per_image_csv, summarise, table, versions, worst
+from sam_spl.runtime import World
+from sam_spl.weights.loading import find_weights, sha256
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,9 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
     source = part.open()
     protocols = protocols_named(config.protocols)
     folder = (
-        Path(config.output_dir).expanduser() if config.output_dir else weights.parent / f"test-{config.dataset.name}"
+        Path(config.output_dir).expanduser()
+        if config.output_dir
+        else weights.parent / f"test-{config.dataset.name}"
     )
     maps: dict[int, bytes] = {}  # by thresholds exceeded, compressed: a few kilobytes each
 
@@ -70,7 +72,9 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         detailed=config.curves,
         input_size=None if image_size else config.dataset.test_size or config.dataset.image_size or 256,
         batch_size=config.batch_size,
-        num_workers=config.num_workers if config.num_workers is not None else (0 if world.device.type == "cpu" else 4),
+        num_workers=config.num_workers
+        if config.num_workers is not None
+        else (0 if world.device.type == "cpu" else 4),
         title=f"testing {data.title}",
         keep=keep,
     )
@@ -109,7 +113,10 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
     order, about = worst(counts), _about(config, data, part, description, image_size)
     if groups and len(set(groups)) == len(names):
         about.append(
-            ("note", f"dataset.group={config.dataset.group} joins no two images: intervals take each by itself")
+            (
+                "note",
+                f"dataset.group={config.dataset.group} joins no two images: intervals take each by itself",
+            )
         )
 
     def sample(position: int) -> Sample:
@@ -131,7 +138,9 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
             most=config.report,
         )
     if config.curves and config.figures:
-        write_figures(folder / "figures", report["details"], [sample(position) for position in order[: config.figures]])
+        write_figures(
+            folder / "figures", report["details"], [sample(position) for position in order[: config.figures]]
+        )
     write_text(folder / "results.json", json.dumps(report, indent=1) + "\n")
     write_text(folder / "images.csv", per_image_csv(report))
 
@@ -143,7 +152,9 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         "overlays": config.overlays,
         "predictions": config.save_predictions,
     }
-    print(f"{', '.join(['results.json', 'images.csv', *(name for name, of in asked.items() if of)])} are in {folder}")
+    print(
+        f"{', '.join(['results.json', 'images.csv', *(name for name, of in asked.items() if of)])} are in {folder}"
+    )
     return report
 
 
@@ -151,14 +162,21 @@ def _about(
     config: DictConfig, data: DataSet, part: Part, description: dict[str, Any], image_size: int | None
 ) -> list[tuple[str, str]]:
     """What was tested on what, and what a reader must know of it."""
-    images = f"{part.count} {part.role} images" if part.role in data.parts else f"{part.count} images ({part.role})"
+    images = (
+        f"{part.count} {part.role} images"
+        if part.role in data.parts
+        else f"{part.count} images ({part.role})"
+    )
     rows = [
         ("model", f"{description['model']}, network input {image_size or 'as stored'}"),
         ("data set", f"{data.title}, lists {data.lists}, {images}"),
     ]
     if config.split == "auto" and not all(split.listed for split in data.splits.values()):
         rows.append(
-            ("note", "one image in five is tested, by the hash of its name: these weights were trained on the others")
+            (
+                "note",
+                "one image in five is tested, by the hash of its name: these weights were trained on the others",
+            )
             if part.role == "test"
             else (
                 "note",
@@ -173,5 +191,7 @@ def _about(
         rows.append(("note", "copy-paste saw targets of the test images in training (copy_paste.source=all)"))
     rows += [("note", text) for text in asdict(data.identity).values() if text]
     if data.skipped:
-        rows.append(("note", f"{len(data.skipped)} images without mask or file were skipped (dataset.missing=skip)"))
+        rows.append(
+            ("note", f"{len(data.skipped)} images without mask or file were skipped (dataset.missing=skip)")
+        )
     return rows

@@ -23,14 +23,14 @@ from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet, Joined, Normalise, TrainingSet
 from sam_spl.data.known import network_input
 from sam_spl.data.transforms import build_transform
-from sam_spl.engine.checkpoint import RunFolder
-from sam_spl.engine.distributed import World
+from sam_spl.engine.record import RunFolder
 from sam_spl.engine.trainer import Trainer
 from sam_spl.errors import ConfigError
 from sam_spl.files import write_text
-from sam_spl.inference.render import draw_curves
-from sam_spl.models.checkpoints import load_trunk, load_weights
 from sam_spl.models.registry import NOT_ARGUMENTS, build_model
+from sam_spl.report.render import draw_curves
+from sam_spl.runtime import World
+from sam_spl.weights.loading import load_trunk, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,9 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
     normalise = normalise_of(config.dataset, model.in_channels)  # type: ignore[arg-type]
     size = network_input(config.dataset)["image_size"]
     val_set = EvaluationSet(data.part(val).open(), size, normalise, config.dataset.resize) if val else None
-    workers = config.num_workers if config.num_workers is not None else (0 if world.device.type == "cpu" else 4)
+    workers = (
+        config.num_workers if config.num_workers is not None else (0 if world.device.type == "cpu" else 4)
+    )
     folder = RunFolder(config.save_dir)
     trainer = Trainer(
         model=model,
@@ -84,7 +86,11 @@ def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | Non
     if world.main:
         rows = folder.truncate_metrics(trainer.epoch)
         draw_curves(rows, folder.path / "curves.png")
-        log.info("done: weights and log in %s. Test with: %s", folder.path, _test_command(config.dataset, folder.path))
+        log.info(
+            "done: weights and log in %s. Test with: %s",
+            folder.path,
+            _test_command(config.dataset, folder.path),
+        )
 
 
 def _test_command(dataset: DictConfig, folder: Path) -> str:
@@ -114,7 +120,9 @@ def _build(config: DictConfig, state: Mapping[str, Any] | None) -> torch.nn.Modu
     """The network with the weights that it starts from; those of a resumed run come with its ``state`` later."""
     settings = OmegaConf.to_container(config.model)
     assert isinstance(settings, dict)
-    arguments = {str(key): value for key, value in settings.items() if key not in (*NOT_ARGUMENTS, "_target_")}
+    arguments = {
+        str(key): value for key, value in settings.items() if key not in (*NOT_ARGUMENTS, "_target_")
+    }
     if state is not None:
         if arguments.get("freeze_trunk", False) is None:  # what the weights at the start of the run decided
             arguments["freeze_trunk"] = state["description"]["arguments"]["freeze_trunk"]
@@ -250,6 +258,8 @@ def _announce(
     if val is None:
         log.info("best.* are the last epoch's: no validation images (trainer.val_share=0.2 holds some out)")
     elif val == "test":
-        log.warning("best.* are chosen on the TEST images (trainer.selection=test): its scores are optimistic")
+        log.warning(
+            "best.* are chosen on the TEST images (trainer.selection=test): its scores are optimistic"
+        )
     if trainer.epoch:
         log.info("resumed after epoch %d", trainer.epoch)

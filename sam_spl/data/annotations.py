@@ -13,7 +13,9 @@ from skimage.draw import polygon
 from sam_spl.data.dataset import Mask
 from sam_spl.errors import InputError
 
-Shape = Mapping[str, Any]  # {"box": (left, top, right, bottom)}, {"polygon": [(x, y), ...]} or {"mask": array}
+Shape = Mapping[
+    str, Any
+]  # {"box": (left, top, right, bottom)}, {"polygon": [(x, y), ...]} or {"mask": array}
 
 
 def read_coco(file: str | Path) -> dict[str, list[Shape]]:
@@ -49,7 +51,10 @@ def read_labelme(file: str | Path) -> list[Shape]:
     shapes: list[Shape] = []
     try:
         for shape in content["shapes"]:
-            kind, points = shape.get("shape_type") or "polygon", [(float(x), float(y)) for x, y in shape["points"]]
+            kind, points = (
+                shape.get("shape_type") or "polygon",
+                [(float(x), float(y)) for x, y in shape["points"]],
+            )
             if kind == "rectangle":
                 (x0, y0), (x1, y1) = points[0], points[2 if len(points) == 4 else 1]
                 shapes.append({"box": (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))})

@@ -84,7 +84,11 @@ class DataSet:
         roles = {title: "test" if of.listed or title in known else "all" for title, of in self.splits.items()}
         if "all" not in roles.values():
             return self.part("test")
-        role = "all" if len(set(roles.values())) == 1 else ", ".join(f"{title} {of}" for title, of in roles.items())
+        role = (
+            "all"
+            if len(set(roles.values())) == 1
+            else ", ".join(f"{title} {of}" for title, of in roles.items())
+        )
         return self._filled(_part(role, _images(self.splits, roles)))
 
     def known_to(self, trained_on: Mapping[str, Any] | None) -> set[str]:
@@ -131,7 +135,9 @@ class DataSet:
 
     def _filled(self, part: Part) -> Part:
         if not part.count:
-            raise InputError(f"dataset: {self.title} ({self.where}, lists {self.lists}) has no {part.role} images.")
+            raise InputError(
+                f"dataset: {self.title} ({self.where}, lists {self.lists}) has no {part.role} images."
+            )
         return part
 
 
@@ -160,7 +166,9 @@ def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataS
         lists=only.lists if only else ", ".join(f"{title} {split.lists}" for title, split in splits.items()),
         where=str(only.root if only else config.members[0].data_path),
         parts={role: _part(role, items) for role, items in (("train", train), ("val", val), ("test", test))},
-        skipped=tuple(_named(splits, title, name) for title, split in splits.items() for name in split.skipped),
+        skipped=tuple(
+            _named(splits, title, name) for title, split in splits.items() for name in split.skipped
+        ),
         identity=identity,
         splits=splits,
     )
@@ -305,7 +313,9 @@ def normalise_of(config: Any, channels: int) -> Normalise:
     if channels == 1 and len(mean) == len(std) == 3:
         mean, std = (fmean(mean),), (fmean(std),)
     if len(mean) != len(std) or len(mean) not in (1, channels) or min(std) <= 0:
-        raise ConfigError(f"dataset.mean, dataset.std: {mean} and {std} need 1 or {channels} values, std above 0")
+        raise ConfigError(
+            f"dataset.mean, dataset.std: {mean} and {std} need 1 or {channels} values, std above 0"
+        )
     return Normalise(mean, std, channels)
 
 
@@ -323,5 +333,7 @@ def _synthetic(config: Any, seed: int) -> DataSet:
         }
     except TypeError as error:
         raise ConfigError(f"dataset.synthetic: {error}") from error
-    parts = {role: Part(role, len(source), None, lambda source=source: source) for role, source in sources.items()}
+    parts = {
+        role: Part(role, len(source), None, lambda source=source: source) for role, source in sources.items()
+    }
     return DataSet(config.title, "generated", f"generated at {config.image_size} pixels", parts)

@@ -22,7 +22,9 @@ from sam_spl.errors import InputError
 _HASH_SIDE = 8  # a perceptual hash has 8 x 8 bits
 _THUMB = 48
 _NEAR_BITS = 10  # of 64, at most: candidates
-_NEAR_CORRELATION = 0.65  # of what is left of two thumbnails without their smooth part; two scenes of SIRST reach 0.6
+_NEAR_CORRELATION = (
+    0.65  # of what is left of two thumbnails without their smooth part; two scenes of SIRST reach 0.6
+)
 _RING = 6  # background pixels around a target
 _UNSEEN = 1.0  # of contrast: no mask of SIRST is below 1.5, and 95 % are where masks are dealt out at random
 _LARGE = 0.05  # of an image, where a "small" target is none
@@ -100,14 +102,17 @@ def check(split: Split, named: Any) -> dict[str, Any]:
         "lists": split.lists,
         "images": {role: len(of) for role, of in by_role.items()},
         "fingerprints": {
-            role: {"sha256": sha, "official": sha in official if official else None} for role, sha in lists.items()
+            role: {"sha256": sha, "official": sha in official if official else None}
+            for role, sha in lists.items()
         },
         "sizes": _most(f"{one.size[1]}x{one.size[0]}" for one in read),
         "modes": _most(one.mode for one in read),
         "mask_values": _most(str(list(one.mask_values)) for one in read),
         "targets": len(areas),
         "targets_per_image": _most(len(one.areas) for one in read),
-        "target_area": {str(q): float(np.percentile(areas, q)) for q in (0, 25, 50, 75, 100)} if len(areas) else {},
+        "target_area": {str(q): float(np.percentile(areas, q)) for q in (0, 25, 50, 75, 100)}
+        if len(areas)
+        else {},
         "train_mean": round(_mean(train), 6) if train else None,
         "train_std": round(_std(train), 6) if train else None,
         "areas": sorted(areas.tolist()),
@@ -118,7 +123,9 @@ def check(split: Split, named: Any) -> dict[str, Any]:
         "mask_not_binary": _names(one for one in read if not _binary(one.mask_values)),
         "mask_read_as_empty": _names(one for one in read if not one.areas and len(one.mask_values) > 1),
         "target_too_large": _names(one for one in read if one.areas and max(one.areas) > _LARGE * one.pixels),
-        "target_not_visible": _names(one for one in read if one.contrast is not None and one.contrast < _UNSEEN),
+        "target_not_visible": _names(
+            one for one in read if one.contrast is not None and one.contrast < _UNSEEN
+        ),
         "in_train_and_test": sorted({item.name for item in split.train} & {item.name for item in split.test}),
         "exact_duplicates": exact,
         "near_duplicates": near,
@@ -171,7 +178,10 @@ def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
             first = ", ".join(" = ".join(name) if isinstance(name, list) else name for name in names[:3])
             to.append(f"{len(names)} {text.format(first=first)}")
 
-    add("missing", "listed image(s) lack their file or mask, first {first}. Complete them, or dataset.missing=skip")
+    add(
+        "missing",
+        "listed image(s) lack their file or mask, first {first}. Complete them, or dataset.missing=skip",
+    )
     add("unreadable", "image(s) or mask(s) cannot be read, first {first}. Replace them")
     add(
         "mask_of_another_size",
@@ -187,7 +197,10 @@ def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
         "mask(s) mark what does not stand out, first {first}. Look whether the mask belongs to another image",
         noteworthy,
     )
-    add("in_train_and_test", "image(s) in both the training and the test list, first {first}. Take them out of one")
+    add(
+        "in_train_and_test",
+        "image(s) in both the training and the test list, first {first}. Take them out of one",
+    )
     add(
         "exact_duplicates",
         "test image(s) equal, pixel for pixel, to training ones, first {first}. Take them out of the training list",
@@ -198,7 +211,11 @@ def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
         "scripts/prepare_dataset.py --by sequence",
         noteworthy,
     )
-    add("mask_not_binary", "mask(s) with more than two values, first {first}. They are cut at half", noteworthy)
+    add(
+        "mask_not_binary",
+        "mask(s) with more than two values, first {first}. They are cut at half",
+        noteworthy,
+    )
     add("empty_masks", "image(s) without target, first {first}", noteworthy)
     if not report["targets"]:
         wrong.append("no mask marks any target. Look at mask_values")
@@ -208,10 +225,18 @@ def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
 def _mode(path: Path, stored: NDArray[Any], image: NDArray[Any]) -> str:
     """Grey, colour or grey stored as colour; palette; alpha; bits."""
     with path.open("rb") as stream:
-        palette = stream.read(26)[25:] == b"\3" and path.suffix.lower() == ".png"  # colour type of the PNG header
+        palette = (
+            stream.read(26)[25:] == b"\3" and path.suffix.lower() == ".png"
+        )  # colour type of the PNG header
     channels = 1 if stored.ndim == 2 else stored.shape[2]
     kind = (
-        "palette" if palette else "grey" if channels == 1 else "colour" if image.ndim == 3 else "grey stored as colour"
+        "palette"
+        if palette
+        else "grey"
+        if channels == 1
+        else "colour"
+        if image.ndim == 3
+        else "grey stored as colour"
     )
     return f"{kind}{' with alpha' if channels in (2, 4) else ''}, {8 * stored.dtype.itemsize} bits"
 
@@ -220,7 +245,9 @@ def _binary(values: tuple[int, ...]) -> bool:
     return len(values) <= 1 or (len(values) == 2 and values[0] == 0 and values[1] in (1, 255, 65535))
 
 
-def _contrast(grey: NDArray[np.float32], labels: NDArray[np.int32], stats: NDArray[np.int32], k: int) -> float:
+def _contrast(
+    grey: NDArray[np.float32], labels: NDArray[np.int32], stats: NDArray[np.int32], k: int
+) -> float:
     """The mean of target ``k`` against the pixels around it, in their standard deviations."""
     left, top, width, height, _ = stats[k]
     window = (

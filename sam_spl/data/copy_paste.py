@@ -58,7 +58,9 @@ class CopyPaste:
 
 def cut(image: Image, mask: Mask) -> list[tuple[Image, Mask]]:
     """A rectangle of image and mask around each target (8-connected component)."""
-    number, _, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
+    number, _, stats, _ = cv2.connectedComponentsWithStats(
+        np.ascontiguousarray(mask).view(np.uint8), connectivity=8
+    )
     chips = []
     for left, top, width, height, _ in stats[1:number]:
         window = (

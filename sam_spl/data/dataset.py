@@ -174,7 +174,9 @@ class EvaluationSet(Dataset[dict[str, Any]]):
         resize: how, one of :data:`sam_spl.resize.RULES`.
     """
 
-    def __init__(self, source: Source, image_size: int | None, normalise: Normalise, resize: str = "pillow") -> None:
+    def __init__(
+        self, source: Source, image_size: int | None, normalise: Normalise, resize: str = "pillow"
+    ) -> None:
         self.source, self.image_size, self.normalise, self.resize = source, image_size, normalise, resize
 
     def __len__(self) -> int:
@@ -261,7 +263,9 @@ def as_image(image: Any) -> Image:
     """
     if isinstance(image, str | Path):
         return read_image(Path(image))
-    return _grey_if_grey(as_array(_of_pil(image) if isinstance(image, PIL.Image.Image) else np.asarray(image)))
+    return _grey_if_grey(
+        as_array(_of_pil(image) if isinstance(image, PIL.Image.Image) else np.asarray(image))
+    )
 
 
 def as_array(image: NDArray[Any]) -> Image:
@@ -279,7 +283,9 @@ def as_array(image: NDArray[Any]) -> Image:
     if image.ndim == 3 and image.shape[2] in (1, 4):
         image = image[..., 0] if image.shape[2] == 1 else image[..., :3]
     if not image.size or (image.ndim != 2 and (image.ndim != 3 or image.shape[2] != 3)):
-        raise InputError(f"image: shape {image.shape} is no image. Give (H, W), RGB (H, W, 3) or RGBA (H, W, 4).")
+        raise InputError(
+            f"image: shape {image.shape} is no image. Give (H, W), RGB (H, W, 3) or RGBA (H, W, 4)."
+        )
     if image.dtype.kind == "f":
         low, high = image.min(), image.max()
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN too
@@ -300,7 +306,9 @@ def _of_pil(image: PIL.Image.Image) -> NDArray[Any]:
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)  # PIL opens some 16-bit files with 32 bits
         if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-            raise InputError(f"image: PIL mode I with values from {values.min()} to {values.max()} is not of 16 bits.")
+            raise InputError(
+                f"image: PIL mode I with values from {values.min()} to {values.max()} is not of 16 bits."
+            )
         return values.astype(np.uint16)
     if image.mode == "F":
         return np.asarray(image)

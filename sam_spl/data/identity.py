@@ -8,10 +8,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from sam_spl.config import config_folder
 from sam_spl.data.dataset import decode
 from sam_spl.data.layout import Item, Split, fingerprint
 from sam_spl.errors import InputError
-from sam_spl.files import config_folder
 
 _LOOKED_AT = 5  # images, for their sizes
 

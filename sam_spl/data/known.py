@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from sam_spl.config import config_folder
 from sam_spl.errors import ConfigError, nearest, plain
-from sam_spl.files import config_folder
 
 #: ImageNet's normalisation, of values in [0, 1]: what SAM-SPL's recipe takes for any set without its own.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -61,7 +61,8 @@ class Split:
         roles = {item: role for role in ("train", "val", "test") for item in getattr(self, role)}
         names = Counter(item.name for item in roles)
         return tuple(
-            item if names[item.name] == 1 else replace(item, name=f"{role}/{item.name}") for item, role in roles.items()
+            item if names[item.name] == 1 else replace(item, name=f"{role}/{item.name}")
+            for item, role in roles.items()
         )
 
 
@@ -125,7 +126,9 @@ def find_split(
         if "val" in parts and train_part.name.lower() == "train":
             folders["val"] = parts["val"]
         inside = {role: Files.below(folder) for role, folder in folders.items()}
-        found_parts = {role: _Part(files, list(files.images), folders[role]) for role, files in inside.items()}
+        found_parts = {
+            role: _Part(files, list(files.images), folders[role]) for role, files in inside.items()
+        }
         return _split(root, "folders", found_parts, skip_missing, odd_masks)
 
     files = Files.below(root)
@@ -191,7 +194,9 @@ class _Part:
     origin: Path
 
 
-def _split(root: Path, lists: str, parts: Mapping[str, _Part], skip_missing: bool, odd_masks: Iterable[str]) -> Split:
+def _split(
+    root: Path, lists: str, parts: Mapping[str, _Part], skip_missing: bool, odd_masks: Iterable[str]
+) -> Split:
     """Pair the named images of every role with their masks."""
     odd = set(odd_masks)
     items: dict[str, list[Item]] = {"train": [], "val": [], "test": []}

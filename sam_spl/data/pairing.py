@@ -120,14 +120,20 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
         folder = candidates.get(outer)
         if folder and inner:
             folder = next((child for child in folder.iterdir() if child.name.lower() == inner), None)
-        if folder and folder.is_dir() and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*.*")):
+        if (
+            folder
+            and folder.is_dir()
+            and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*.*"))
+        ):
             return folder
     return None
 
 
 def _image_name(mask: str) -> str:
     """The image that a mask among the images belongs to; empty for what is called as no mask."""
-    return next((mask.removesuffix(ending) for ending in _MASK_ENDINGS if ending and mask.endswith(ending)), "")
+    return next(
+        (mask.removesuffix(ending) for ending in _MASK_ENDINGS if ending and mask.endswith(ending)), ""
+    )
 
 
 def _by_last_part(paths: Mapping[str, T]) -> dict[str, T]:

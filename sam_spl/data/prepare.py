@@ -62,7 +62,8 @@ def labels_from_labelme(images: Mapping[str, Path], folder: Path) -> Labels:
     labels: Labels = {}
     for name in images:
         file = next(
-            (path for path in (folder / f"{name}.json", images[name].with_suffix(".json")) if path.is_file()), None
+            (path for path in (folder / f"{name}.json", images[name].with_suffix(".json")) if path.is_file()),
+            None,
         )
         if file:
             shapes: Sequence[Shape] = read_labelme(file)
@@ -116,7 +117,12 @@ def split_names(
 
 
 def write_folder(
-    target: Path, images: Mapping[str, Path], labels: Labels, split: Mapping[str, Sequence[str]], *, link: bool = False
+    target: Path,
+    images: Mapping[str, Path],
+    labels: Labels,
+    split: Mapping[str, Sequence[str]],
+    *,
+    link: bool = False,
 ) -> int:
     """Write ``images/``, ``masks/`` and a list for each role, whole or not at all.
 
@@ -142,7 +148,10 @@ def write_folder(
             stored = decode(images[name])
             mask = labels[name](stored.shape[:2])
             empty += not mask.any()
-            image_file, mask_file = half / "images" / f"{name}{images[name].suffix}", half / "masks" / f"{name}.png"
+            image_file, mask_file = (
+                half / "images" / f"{name}{images[name].suffix}",
+                half / "masks" / f"{name}.png",
+            )
             for file in (image_file, mask_file):
                 file.parent.mkdir(parents=True, exist_ok=True)
             (os.link if link else shutil.copyfile)(images[name], image_file)

@@ -51,7 +51,9 @@ class SyntheticSource:
 
     def __post_init__(self) -> None:
         if min(self.shape) < 32:
-            raise ConfigError(f"dataset.image_size: synthetic images need at least 32 pixels a side, got {self.shape}")
+            raise ConfigError(
+                f"dataset.image_size: synthetic images need at least 32 pixels a side, got {self.shape}"
+            )
         if not 0 < self.areas[0] <= self.areas[1] or not 0 < self.scr[0] <= self.scr[1]:
             raise ConfigError(f"dataset: areas {self.areas} and scr {self.scr} must be positive and in order")
 
@@ -126,7 +128,9 @@ def target_shape(rng: np.random.Generator, area: float, sigma: float) -> Field:
         radius = int(np.ceil(3 * spread))
         grid = np.arange(-radius, radius + 1, dtype=np.float32)
         dy, dx = rng.uniform(-0.5, 0.5, 2)
-        spot = np.exp(-((grid[:, None] - dy) ** 2 + (grid[None] - dx) ** 2) / (2 * spread**2)).astype(np.float32)
+        spot = np.exp(-((grid[:, None] - dy) ** 2 + (grid[None] - dx) ** 2) / (2 * spread**2)).astype(
+            np.float32
+        )
         return spot / spot.max()
 
     aspect, angle = float(rng.uniform(1.0, 2.5)), float(rng.uniform(0, np.pi))
@@ -137,7 +141,9 @@ def target_shape(rng: np.random.Generator, area: float, sigma: float) -> Field:
     u, v = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
     distance = np.sqrt((u / a) ** 2 + (v / b) ** 2)
     # One pixel of soft edge, and a hot spot off the centre, as engines are.
-    body = np.clip(0.5 + (1 - distance) * b, 0, 1) * (0.8 + 0.2 * np.exp(-((u - 0.3 * a) ** 2 + v**2) / (b * b)))
+    body = np.clip(0.5 + (1 - distance) * b, 0, 1) * (
+        0.8 + 0.2 * np.exp(-((u - 0.3 * a) ** 2 + v**2) / (b * b))
+    )
     body = cv2.GaussianBlur(body.astype(np.float32), (0, 0), sigma)
     return body / body.max()
 

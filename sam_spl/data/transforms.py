@@ -113,7 +113,9 @@ class TargetCrop:
     def __call__(self, image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
         factor = math.exp(rng.uniform(-self.scale, self.scale))
         own = mask.shape
-        to = [round(side * factor) for side in ((self.image_size, self.image_size) if self.image_size else own)]
+        to = [
+            round(side * factor) for side in ((self.image_size, self.image_size) if self.image_size else own)
+        ]
         # What of the source the crop shows, in its pixels.
         seen = [max(1, min(side, round(self.crop * side / new))) for side, new in zip(own, to, strict=True)]
 
@@ -147,7 +149,9 @@ def pad_to(image: Image, mask: Mask, size: int) -> tuple[Image, Mask]:
     bottom, right = max(0, size - mask.shape[0]), max(0, size - mask.shape[1])
     if bottom or right:
         image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
-        mask = cv2.copyMakeBorder(mask.view(np.uint8), 0, bottom, 0, right, cv2.BORDER_CONSTANT).view(np.bool_)
+        mask = cv2.copyMakeBorder(mask.view(np.uint8), 0, bottom, 0, right, cv2.BORDER_CONSTANT).view(
+            np.bool_
+        )
     return image, mask
 
 
@@ -186,7 +190,13 @@ AUGMENTATIONS: dict[str, Callable[[int, str], Transform]] = {
 
 
 def build_transform(
-    name: str, image_size: int, source: Source, *, copy_paste: float = 0.0, seed: int = 0, resize: str = "pillow"
+    name: str,
+    image_size: int,
+    source: Source,
+    *,
+    copy_paste: float = 0.0,
+    seed: int = 0,
+    resize: str = "pillow",
 ) -> Transform:
     """The training transform ``name`` at ``image_size``.
 

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from sam_spl.data.dataset import EvaluationSet, collate_evaluation
-from sam_spl.engine.distributed import World
 from sam_spl.errors import InputError
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol
 from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.resize import resize_logits
+from sam_spl.runtime import World
 
 
 def evaluate(
@@ -98,7 +98,11 @@ def predict_batches(
     model.eval()
     try:
         for batch in loader:
-            image = batch["image"].to(world.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            image = (
+                batch["image"]
+                .to(world.device, non_blocking=True)
+                .contiguous(memory_format=torch.channels_last)
+            )
             with world.autocast():
                 logits = model(image)[0]
             yield batch, logits.float()
@@ -124,7 +128,9 @@ def check_finite(logits: Tensor, names: Sequence[str]) -> None:
         )
 
 
-def map_size(resolution: str, logits: Tensor, own: tuple[int, int], input_size: int | None) -> tuple[int, int]:
+def map_size(
+    resolution: str, logits: Tensor, own: tuple[int, int], input_size: int | None
+) -> tuple[int, int]:
     """(H, W) of the probability map that a protocol's ``resolution`` means."""
     if resolution == "own":
         return own

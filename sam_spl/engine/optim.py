@@ -28,7 +28,9 @@ def build_optimizer(model: nn.Module, config: Any) -> torch.optim.Optimizer:
         if parameter.requires_grad:
             scale = config.trunk_lr_scale if name.startswith("encoder.trunk.") else 1.0
             groups.setdefault(scale, []).append(parameter)
-    parameters = [{"params": group, "lr": config.lr * scale, "lr_scale": scale} for scale, group in groups.items()]
+    parameters = [
+        {"params": group, "lr": config.lr * scale, "lr_scale": scale} for scale, group in groups.items()
+    ]
     arguments = {key: tuple(value) if key == "betas" else value for key, value in config.args.items()}
     try:
         return create_optimizer_v2(

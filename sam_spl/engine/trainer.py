@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet, collate_training
-from sam_spl.engine.checkpoint import RunFolder
-from sam_spl.engine.distributed import World
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.engine.optim import averaged, build_optimizer, learning_rate, set_learning_rate
+from sam_spl.engine.record import RunFolder
 from sam_spl.errors import InputError
 from sam_spl.metrics import scores
+from sam_spl.runtime import World
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,9 @@ class Trainer:
             pin_memory=world.device.type == "cuda",
         )
         if not len(self.loader):
-            raise InputError(f"dataset: {len(train_set)} training images are too few for {world.size} processes.")
+            raise InputError(
+                f"dataset: {len(train_set)} training images are too few for {world.size} processes."
+            )
         self.epoch = 0  # finished ones
         self.saved = 0  # of them, in last.pt
         self.best: float | None = None
@@ -119,7 +121,9 @@ class Trainer:
         ) as bar:
             for step, batch in enumerate(self.loader):
                 # A schedule per step takes the middle of each step, so that a warm-up does not begin with zero.
-                set_at = self.epoch + ((step + 0.5) / len(self.loader) if self.config.optimizer.per_step else 0.0)
+                set_at = self.epoch + (
+                    (step + 0.5) / len(self.loader) if self.config.optimizer.per_step else 0.0
+                )
                 lr = learning_rate(set_at, self.config.trainer.epochs, self.config.optimizer)
                 set_learning_rate(self.optimizer, lr)
 
@@ -140,7 +144,11 @@ class Trainer:
 
     def train_step(self, batch: Mapping[str, Any], step: int) -> float:
         """Forward, loss, backward, update; the loss of the batch."""
-        image = batch["image"].to(self.world.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        image = (
+            batch["image"]
+            .to(self.world.device, non_blocking=True)
+            .contiguous(memory_format=torch.channels_last)
+        )
         mask = batch["mask"].to(self.world.device, non_blocking=True)
         with self.world.autocast():
             logits = self.network(image)
@@ -167,7 +175,9 @@ class Trainer:
     @property
     def evaluated(self) -> nn.Module:
         """The weights that are scored and released: averaged ones where there are any."""
-        return self.average.module if self.average is not None and int(self.average.n_averaged) else self.model
+        return (
+            self.average.module if self.average is not None and int(self.average.n_averaged) else self.model
+        )
 
     def evaluate_epoch(self) -> dict[str, Any]:
         """Scores on the validation images, every ``eval_every`` epochs and after the last one."""

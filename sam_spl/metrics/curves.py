@@ -25,7 +25,9 @@ CURVE_FIELDS = ("hit_pixels", "predicted_pixels", "detected", "predictions", "fa
 _MOST_FA = 100e-6
 
 # The middle of each level, in logits; of those that are never or always predicted the end.
-_MIDDLES = np.concatenate([[0.0], 1 / (1 + np.exp((100.5 - np.arange(1, STEPS + 1)) / 10))]).astype(np.float32)
+_MIDDLES = np.concatenate([[0.0], 1 / (1 + np.exp((100.5 - np.arange(1, STEPS + 1)) / 10))]).astype(
+    np.float32
+)
 
 
 def _bucket(prob: Any) -> NDArray[np.int32]:
@@ -72,11 +74,17 @@ def curve_counts(
     counts[:, 1] = np.bincount(level.ravel(), minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
     for steps, predictions, matched in detections(level, components(mask) if targets is None else targets):
         hits = matched[matched >= 0]
-        counts[steps, 2:] = len(hits), len(predictions), int(predictions.areas.sum() - predictions.areas[hits].sum())
+        counts[steps, 2:] = (
+            len(hits),
+            len(predictions),
+            int(predictions.areas.sum() - predictions.areas[hits].sum()),
+        )
     return counts
 
 
-def detections(level: NDArray[np.uint8], targets: Components) -> Iterator[tuple[slice, Components, NDArray[np.int64]]]:
+def detections(
+    level: NDArray[np.uint8], targets: Components
+) -> Iterator[tuple[slice, Components, NDArray[np.int64]]]:
     """What is predicted and which targets it detects, once for each run of thresholds that predict the same pixels.
 
     Args:
@@ -101,7 +109,12 @@ def detections(level: NDArray[np.uint8], targets: Components) -> Iterator[tuple[
             squeezed_at = above[start]
             kept_rows, kept_columns = squeeze(binary)
             window = (kept_rows[:, None], kept_columns)
-            rows, columns, level, binary = rows[kept_rows], columns[kept_columns], level[window], binary[window]
+            rows, columns, level, binary = (
+                rows[kept_rows],
+                columns[kept_columns],
+                level[window],
+                binary[window],
+            )
         predictions = relabel(binary, rows, columns)
         yield slice(start, stop), predictions, match(targets, predictions)
 

@@ -86,7 +86,9 @@ class Scores:
         return " | ".join(f"{FIGURES[key].title} = {FIGURES[key].text(getattr(self, key))}" for key in order)
 
 
-def scores(counts: DatasetCounts, protocol: Protocol = PROTOCOLS["native"], *, empty: float | None = None) -> Scores:
+def scores(
+    counts: DatasetCounts, protocol: Protocol = PROTOCOLS["native"], *, empty: float | None = None
+) -> Scores:
     """Ratios of summed counts.
 
     Under ``native`` an empty mask with an empty prediction adds nothing to IoU and 1 to the mean of nIoU. Without any
@@ -116,8 +118,12 @@ class Counter:
         detailed: count for hIoU and for curves as well, at the images' own size.
     """
 
-    def __init__(self, protocols: Sequence[Protocol] = (PROTOCOLS["native"],), *, detailed: bool = False) -> None:
-        self.views = list(dict.fromkeys([*([OWN] if detailed else []), *(v for p in protocols for v in p.views)]))
+    def __init__(
+        self, protocols: Sequence[Protocol] = (PROTOCOLS["native"],), *, detailed: bool = False
+    ) -> None:
+        self.views = list(
+            dict.fromkeys([*([OWN] if detailed else []), *(v for p in protocols for v in p.views)])
+        )
         self.detailed = detailed
 
     @property
@@ -133,7 +139,11 @@ class Counter:
 
     def row(self, index: int, probs: Mapping[str, Prob], mask: Mask) -> list[float]:
         """The row of one image: its index in the data set, probability maps by resolution, mask at its own size."""
-        row: list[float] = [float(index), *map(float, mask.shape), float(zlib.crc32(np.packbits(mask).tobytes()))]
+        row: list[float] = [
+            float(index),
+            *map(float, mask.shape),
+            float(zlib.crc32(np.packbits(mask).tobytes())),
+        ]
         details: list[float] = []
         places = dict.fromkeys(view._replace(relative=False) for view in self.views)
         masks = {at: resize_mask(mask, probs[at.resolution].shape, at.resize) for at in places}  # type: ignore[arg-type]
@@ -157,5 +167,9 @@ class Counter:
         views = {view: rows[:, k * fields : (k + 1) * fields] for k, view in enumerate(self.views)}
         if not self.detailed:
             return DatasetCounts(indices, views, masks=masks)
-        hierarchical, curves = np.split(rows[:, len(self.views) * fields :], [len(HierarchicalCounts._fields)], axis=1)
-        return DatasetCounts(indices, views, hierarchical, curves.reshape(-1, STEPS, len(CURVE_FIELDS)), masks)
+        hierarchical, curves = np.split(
+            rows[:, len(self.views) * fields :], [len(HierarchicalCounts._fields)], axis=1
+        )
+        return DatasetCounts(
+            indices, views, hierarchical, curves.reshape(-1, STEPS, len(CURVE_FIELDS)), masks
+        )

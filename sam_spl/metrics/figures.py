@@ -86,14 +86,29 @@ FIGURES = {
         Figure("f1", "F1", "2 x hit pixels / (predicted + target pixels), summed over the data set."),
         Figure("precision", "precision", "Hit pixels / predicted pixels."),
         Figure("recall", "recall", "Hit pixels / target pixels."),
-        Figure("pixel_accuracy", "pixel accuracy", "Hit pixels / target pixels (the field's use of the word)."),
+        Figure(
+            "pixel_accuracy", "pixel accuracy", "Hit pixels / target pixels (the field's use of the word)."
+        ),
         Figure("pd", "Pd", "Detected targets / targets."),
         Figure("fa", "Fa", "False-alarm pixels / all pixels.", unit="1e-6", higher_is_better=False),
         Figure("pd_by_size", "Pd by size", "Detected targets / targets of a size class, in pixels."),
-        Figure("pd_at_fa", "Pd at Fa", "Highest Pd of any threshold whose Fa stays within the budget.", note=_BEST),
+        Figure(
+            "pd_at_fa",
+            "Pd at Fa",
+            "Highest Pd of any threshold whose Fa stays within the budget.",
+            note=_BEST,
+        ),
         Figure("auc_target", "ROC area of targets", "Area below Pd over Fa.", unit="", note=_ALL),
-        Figure("auc_pixel", "ROC area of pixels", "Area below recall over false-positive rate.", unit="", note=_ALL),
-        Figure("ap_target", "AP of targets", "Average precision of predicted components.", unit="", note=_ALL),
+        Figure(
+            "auc_pixel",
+            "ROC area of pixels",
+            "Area below recall over false-positive rate.",
+            unit="",
+            note=_ALL,
+        ),
+        Figure(
+            "ap_target", "AP of targets", "Average precision of predicted components.", unit="", note=_ALL
+        ),
         Figure("ap_pixel", "AP of pixels", "Average precision of predicted pixels.", unit="", note=_ALL),
         Figure("hiou", "hIoU", "seg_iou x loc_iou (arXiv 2509.16888)."),
         Figure("seg_iou", "seg IoU", "Mean IoU of matched pairs of target and prediction."),
@@ -109,8 +124,14 @@ FIGURES = {
             "Of matched pairs, predicted pixels on background / union.",
             higher_is_better=False,
         ),
-        Figure("seg_pcp_err", "seg pcp err", "Of matched pairs, missed pixels / union.", higher_is_better=False),
-        Figure("loc_iou", "loc IoU", "Matched pairs / (matched pairs + unmatched predictions + unmatched targets)."),
+        Figure(
+            "seg_pcp_err", "seg pcp err", "Of matched pairs, missed pixels / union.", higher_is_better=False
+        ),
+        Figure(
+            "loc_iou",
+            "loc IoU",
+            "Matched pairs / (matched pairs + unmatched predictions + unmatched targets).",
+        ),
         Figure(
             "loc_itf_err",
             "loc itf err",
@@ -185,7 +206,8 @@ def figures(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
 def pd_by_size(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     """Pd of the targets of each size class; keys as ``1 to 9``, ``82 and more`` pixels."""
     return {
-        name: ratio(sums[f"detected_{ending}"], sums[f"targets_{ending}"]) for name, ending in _SIZE_CLASSES.items()
+        name: ratio(sums[f"detected_{ending}"], sums[f"targets_{ending}"])
+        for name, ending in _SIZE_CLASSES.items()
     }
 
 
@@ -207,7 +229,9 @@ def hierarchical_figures(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float6
     }
     # Without a match there is no overlap, so hIoU is 0 wherever there was something to match.
     return {
-        "hiou": np.where(np.isnan(parts["loc_iou"]), np.nan, np.nan_to_num(parts["seg_iou"]) * parts["loc_iou"]),
+        "hiou": np.where(
+            np.isnan(parts["loc_iou"]), np.nan, np.nan_to_num(parts["seg_iou"]) * parts["loc_iou"]
+        ),
         **parts,
     }
 
@@ -215,4 +239,6 @@ def hierarchical_figures(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float6
 def ratio(part: Any, whole: Any) -> NDArray[np.float64]:
     """Part over whole; NaN where there is nothing to divide by."""
     part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)
+    return np.divide(
+        part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0
+    )

@@ -75,7 +75,9 @@ def count_hierarchical(predictions: Components, targets: Components) -> Hierarch
 def overlaps(predictions: Components, targets: Components) -> NDArray[np.int64]:
     """(targets, predictions) pixels in common."""
     # The rows and columns that both kept: what is common lies in them.
-    rows, t_rows, p_rows = np.intersect1d(targets.rows, predictions.rows, assume_unique=True, return_indices=True)
+    rows, t_rows, p_rows = np.intersect1d(
+        targets.rows, predictions.rows, assume_unique=True, return_indices=True
+    )
     columns, t_columns, p_columns = np.intersect1d(
         targets.columns, predictions.columns, assume_unique=True, return_indices=True
     )
@@ -84,7 +86,9 @@ def overlaps(predictions: Components, targets: Components) -> NDArray[np.int64]:
     t, p = targets.labels[t_rows[:, None], t_columns], predictions.labels[p_rows[:, None], p_columns]
     both = (p > 0) & (t > 0)
     pairs = (t[both] - 1) * len(predictions) + (p[both] - 1)
-    return np.bincount(pairs, minlength=len(targets) * len(predictions)).reshape(len(targets), len(predictions))
+    return np.bincount(pairs, minlength=len(targets) * len(predictions)).reshape(
+        len(targets), len(predictions)
+    )
 
 
 def _assign(distance: NDArray[np.float64], allowed: NDArray[np.bool_]) -> list[tuple[int, int]]:

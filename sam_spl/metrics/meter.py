@@ -27,7 +27,9 @@ class ProtocolMetric(Metric):
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(self, protocols: Sequence[Protocol] = (PROTOCOLS["native"],), *, detailed: bool = False) -> None:
+    def __init__(
+        self, protocols: Sequence[Protocol] = (PROTOCOLS["native"],), *, detailed: bool = False
+    ) -> None:
         super().__init__()
         self.counter = Counter(protocols, detailed=detailed)
         self.add_state("rows", default=[], dist_reduce_fx="cat")
@@ -37,7 +39,9 @@ class ProtocolMetric(Metric):
         """The resolutions that ``update`` needs a map at."""
         return self.counter.resolutions
 
-    def update(self, indices: Sequence[int], probs: Sequence[Mapping[str, Prob]], masks: Sequence[Mask]) -> None:
+    def update(
+        self, indices: Sequence[int], probs: Sequence[Mapping[str, Prob]], masks: Sequence[Mask]
+    ) -> None:
         """Add images: their indices, probability maps by resolution, and masks (H, W) at the image's own size.
 
         A process that may have no image at all adds none once: it then gathers zero rows like any other number.

@@ -132,7 +132,11 @@ def columns(protocol: Protocol, views: Mapping[View, Array], *, empty: float | N
         key: detection[key] * counted
         for key in ("pixels", "predicted", "labelled", "intersection", "targets", "detected", "false_alarms")
     }
-    scored = np.full(len(union), np.nan) if protocol.empty is None and empty is None else np.where(np.isnan(iou), 0, 1)
+    scored = (
+        np.full(len(union), np.nan)
+        if protocol.empty is None and empty is None
+        else np.where(np.isnan(iou), 0, 1)
+    )
     return {
         "images": np.ones(len(union)),
         "iou_intersection": overlap["intersection"],
@@ -141,7 +145,11 @@ def columns(protocol: Protocol, views: Mapping[View, Array], *, empty: float | N
         "images_of_niou": scored.astype(float),
         **wanted,
         "false_alarm_pixels": false * counted,
-        **{key: detection[key] * counted for key in ImageCounts._fields if key.startswith(("targets_", "detected_"))},
+        **{
+            key: detection[key] * counted
+            for key in ImageCounts._fields
+            if key.startswith(("targets_", "detected_"))
+        },
     }
 
 

@@ -88,7 +88,9 @@ def relabel(small: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[
     moved[:, 0] = columns[boxes[:, 0]] - boxes[:, 0]
     moved[:, 1] = rows[boxes[:, 1]] - boxes[:, 1]
     boxes[:, :2] += moved.astype(np.int32)
-    return Components(labels, rows, columns, stats[1:, cv2.CC_STAT_AREA].astype(np.int64), centroids + moved, boxes)
+    return Components(
+        labels, rows, columns, stats[1:, cv2.CC_STAT_AREA].astype(np.int64), centroids + moved, boxes
+    )
 
 
 def distances(targets: Components, predictions: Components) -> NDArray[np.float64]:

@@ -29,7 +29,12 @@ _ROUNDING = 1e-12  # what differs by less is equal
 
 
 def intervals(
-    columns: Columns, figures: Figures, *, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
+    columns: Columns,
+    figures: Figures,
+    *,
+    groups: Sequence[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Interval | None]:
     """95 % intervals over images, for one run.
 
@@ -234,7 +239,9 @@ class _Drawn:
         return float(((self.influence @ self.weights) ** 2).sum() * units / (units - 1)) if units > 1 else 0.0
 
 
-def _draw(runs: Sequence[Columns], weights: Array, figures: Figures, resamples: int, seed: int) -> dict[str, _Drawn]:
+def _draw(
+    runs: Sequence[Columns], weights: Array, figures: Figures, resamples: int, seed: int
+) -> dict[str, _Drawn]:
     """Resample the units, the same for all runs."""
     stacked = {name: np.stack([run[name] for run in runs], 1) for name in runs[0]}  # (units, runs)
     total = {name: column.sum(0) for name, column in stacked.items()}
@@ -288,7 +295,10 @@ def _compared(of: _Drawn, sides: Sequence[slice]) -> Comparison:
             own[k] = _own(of.influence[:, side])
             if np.ptp(of.runs[side]) > _ROUNDING:
                 between[k] = of.runs[side].var(ddof=1)
-    between[~several], own[~several] = between.sum(), own.sum()  # one run has the spread of the other method's
+    between[~several], own[~several] = (
+        between.sum(),
+        own.sum(),
+    )  # one run has the spread of the other method's
     of_runs, freedoms = between / counts, np.where(several, counts, counts.max()) - 1
     images = of.image_variance - float((own / counts).sum())
     if images <= _ROUNDING * of.image_variance:
@@ -357,7 +367,9 @@ def _percentiles(columns: Columns, figures: Figures, resamples: int, seed: int) 
         low, high = _edges(np.concatenate([chunk[name] for chunk in drawn]))
         flat = {key: column for key, column in columns.items() if column.ndim == 1}
         certain = value[name] in (0, 1)
-        found[name] = (_wilson(name, float(value[name]), flat, 0.0) if certain else None) or _inside(low, high)
+        found[name] = (_wilson(name, float(value[name]), flat, 0.0) if certain else None) or _inside(
+            low, high
+        )
     return found
 
 

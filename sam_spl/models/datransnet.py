@@ -42,7 +42,9 @@ class DATransNet(nn.Module):
         self.encoders = nn.ModuleList(Res(widths[k], widths[k + 1]) for k in range(4))
         self.gradformers = nn.ModuleList(
             GradFormer(width, attention, shifts, scale=train_size / 2**level)
-            for level, (width, attention, shifts) in enumerate(zip(_WIDTHS, _ATTENTION_WIDTHS, _SHIFTS, strict=True))
+            for level, (width, attention, shifts) in enumerate(
+                zip(_WIDTHS, _ATTENTION_WIDTHS, _SHIFTS, strict=True)
+            )
         )
         self.gfem = GFEM(_WIDTHS[-1])
         self.decoders = nn.ModuleList(
@@ -80,7 +82,9 @@ class Res(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.shortcut(x)
@@ -151,7 +155,9 @@ def differences(x: Tensor, weight: Tensor, shift: int) -> Tensor:
         (B, N, H, W).
     """
     taps = weight.reshape(len(weight), 8, -1).transpose(1, 2)  # (N, C, 8)
-    kernel = torch.cat([taps[..., :4], -taps.sum(-1, keepdim=True), taps[..., 4:]], dim=-1).unflatten(-1, (3, 3))
+    kernel = torch.cat([taps[..., :4], -taps.sum(-1, keepdim=True), taps[..., 4:]], dim=-1).unflatten(
+        -1, (3, 3)
+    )
     # Differences do not see a channel's mean, but with rounded taps, which no longer sum to zero, it would swamp them.
     x = x - x.mean((2, 3), keepdim=True)
     return F.conv2d(F.pad(x, (shift,) * 4, mode="reflect"), kernel, dilation=shift)
@@ -216,7 +222,9 @@ class GatedUp(nn.Module):
     def __init__(self, width: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.gate = nn.Conv2d(width, width, 1)
-        self.fuse = nn.Sequential(*conv_bn_relu(in_channels, out_channels), *conv_bn_relu(out_channels, out_channels))
+        self.fuse = nn.Sequential(
+            *conv_bn_relu(in_channels, out_channels), *conv_bn_relu(out_channels, out_channels)
+        )
 
     def forward(self, d: Tensor, c: Tensor, x: Tensor) -> Tensor:
         d = F.interpolate(d, scale_factor=2, mode="bilinear", align_corners=False)

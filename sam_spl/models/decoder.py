@@ -60,7 +60,9 @@ class SelfPromptedSource(nn.Module):
         token = self.mask_token.expand(source.shape[0], 1, -1)  # (B, 1, 256)
 
         grid = source.shape[-2:]
-        token, image = self.transformer(source.flatten(2).transpose(1, 2), prompt.flatten(2).transpose(1, 2), token)
+        token, image = self.transformer(
+            source.flatten(2).transpose(1, 2), prompt.flatten(2).transpose(1, 2), token
+        )
 
         image = self.upscale(image.transpose(1, 2).unflatten(2, grid))  # (B, C, 4h, 4w)
         image = image * self.token_mlp(token[:, 0])[:, :, None, None]
@@ -134,7 +136,9 @@ class Decoder(nn.Module):
         - returns: three of (B, 1, H, W), from the finest head to the coarsest
     """
 
-    def __init__(self, channels: list[int], *, use_sam_decoder: bool = True, mutual_calibration: bool = True) -> None:
+    def __init__(
+        self, channels: list[int], *, use_sam_decoder: bool = True, mutual_calibration: bool = True
+    ) -> None:
         super().__init__()
         self.source: SelfPromptedSource | PlainSource
         if use_sam_decoder:

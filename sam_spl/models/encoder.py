@@ -33,7 +33,9 @@ class Encoder(nn.Module):
         self.channels = [dims[0] // 4, dims[0] // 2, *dims]
 
         widths = [3, *self.channels[:3]]
-        self.stem = nn.ModuleList(nn.Sequential(make(cin, cout), make(cout, cout)) for cin, cout in pairwise(widths))
+        self.stem = nn.ModuleList(
+            nn.Sequential(make(cin, cout), make(cout, cout)) for cin, cout in pairwise(widths)
+        )
         self.guides = nn.ModuleList(make(dim // 2, dim) for dim in dims[1:])
         self.prompts = nn.ModuleList(PromptBlock(dim) for dim in dims[:-1])
         self.apply(init_weights)

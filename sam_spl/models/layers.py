@@ -26,7 +26,9 @@ class ResCBAM(nn.Module):
         self.spatial_attention = SpatialAttention()
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.shortcut(x)
@@ -67,7 +69,9 @@ class VGGBlock(nn.Sequential):
     """Ablation: two plain 3x3 convolutions through half the width."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(*conv_bn_relu(in_channels, out_channels // 2), *conv_bn_relu(out_channels // 2, out_channels))
+        super().__init__(
+            *conv_bn_relu(in_channels, out_channels // 2), *conv_bn_relu(out_channels // 2, out_channels)
+        )
 
 
 class DenseBlock(nn.Module):
@@ -78,7 +82,9 @@ class DenseBlock(nn.Module):
         self.grow: nn.Module | None = None
         if out_channels > in_channels:
             new = out_channels - in_channels
-            self.grow = nn.Sequential(*conv_bn_relu(in_channels, out_channels), *conv_bn_relu(out_channels, new))
+            self.grow = nn.Sequential(
+                *conv_bn_relu(in_channels, out_channels), *conv_bn_relu(out_channels, new)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         return x if self.grow is None else torch.cat([x, self.grow(x)], dim=1)

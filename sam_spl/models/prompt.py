@@ -37,4 +37,6 @@ class SelfPrompt(nn.Module):
         self.fuse = nn.Conv2d(len(channels) * width, width, 1, groups=width)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        return self.fuse(torch.cat([down(feature) for down, feature in zip(self.downs, features, strict=True)], dim=1))
+        return self.fuse(
+            torch.cat([down(feature) for down, feature in zip(self.downs, features, strict=True)], dim=1)
+        )

@@ -10,8 +10,8 @@ import hydra
 from omegaconf import ListConfig, OmegaConf
 from torch import nn
 
+from sam_spl.config import config_folder
 from sam_spl.errors import ConfigError, nearest
-from sam_spl.files import config_folder
 
 #: Keys of a model file that are no arguments of its class: which recipe it wants, and where its trunk's weights are.
 NOT_ARGUMENTS = ("name", "recipe", "recipe_without_trunk_weights", "trunk_weights", "trunk_file", "hub")
@@ -44,7 +44,7 @@ def build_model(name: str, **arguments: Any) -> nn.Module:
 
     Returns:
         The network, which remembers ``name`` and all its arguments in ``model.built_from`` for
-        :func:`sam_spl.models.checkpoints.save_weights`.
+        :func:`sam_spl.weights.loading.save_weights`.
 
     Raises:
         ConfigError: unknown name or argument, or a value that the network does not take.

@@ -27,7 +27,7 @@ class SAMSPL(nn.Module):
         use_sam_decoder: False for the ablation without transformer, prompt and token.
         mutual_calibration: False for the ablation with plain skips.
         freeze_trunk: keep the trunk as it is, as published with SAM 2 weights. None leaves it free until
-            :mod:`~sam_spl.models.checkpoints` brings such weights: a frozen random trunk teaches nothing.
+            :mod:`~sam_spl.weights.loading` brings such weights: a frozen random trunk teaches nothing.
         head_bias: start value of the heads' bias; None keeps PyTorch's. Targets cover one pixel in a thousand, and
             training from random weights gains from a start that says so (-4 is a probability of 0.018).
 
@@ -59,11 +59,17 @@ class SAMSPL(nn.Module):
         if block not in BLOCKS:
             raise ConfigError(f"model.block: {block!r} is not one of {', '.join(BLOCKS)}")
         if len(stages) not in (3, 4) or stages[0] < 1 or min(stages[1:]) < 2:
-            raise ConfigError(f"model.stages: {tuple(stages)} needs 3 or 4 stages, two blocks in all but the first")
+            raise ConfigError(
+                f"model.stages: {tuple(stages)} needs 3 or 4 stages, two blocks in all but the first"
+            )
         if len(window_spec) != len(stages) or min(window_spec) < 1:
-            raise ConfigError(f"model.window_spec: {tuple(window_spec)} needs one window above 0 for each stage")
+            raise ConfigError(
+                f"model.window_spec: {tuple(window_spec)} needs one window above 0 for each stage"
+            )
         if embed_dim < 16 or num_heads < 1 or embed_dim % num_heads:
-            raise ConfigError(f"model.embed_dim: {embed_dim} needs to be 16 or more and a multiple of num_heads")
+            raise ConfigError(
+                f"model.embed_dim: {embed_dim} needs to be 16 or more and a multiple of num_heads"
+            )
         if min(pos_size) < 1:
             raise ConfigError(f"model.pos_size: {tuple(pos_size)} needs two sides above 0")
         if not all(0 <= index < sum(stages) for index in global_att_blocks):

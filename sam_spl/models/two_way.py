@@ -56,7 +56,9 @@ class TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(width)
         self.image_to_token = Attention(width, num_heads, downsample=2)
 
-    def forward(self, token: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, token: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if self.first:
             token = self.self_attention(token, token, token)
         else:

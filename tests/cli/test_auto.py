@@ -11,15 +11,13 @@ from omegaconf import OmegaConf
 
 from sam_spl.cli import auto, commands
 from sam_spl.cli.flags import TRAIN_FLAGS, compose_config, overrides_from
-from sam_spl.files import config_folder
-from sam_spl.models.checkpoints import load_weights, save_weights
-from sam_spl.models.naming import to_published
+from sam_spl.config import config_folder
 from sam_spl.models.registry import build_model
+from sam_spl.weights.loading import load_weights, save_weights
+from sam_spl.weights.published import to_published
 from tests.conftest import TINY, TINY_OVERRIDES
 
-PUBLISHED = (
-    "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST --save_dir ./checkpoints/NUDT-SIRST --gpu 0"
-)
+PUBLISHED = "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST --save_dir ./checkpoints/NUDT-SIRST --gpu 0"
 TRUNK = "checkpoints/sam2.1_hiera_tiny.pt"
 FETCH = "bash scripts/download_ckpts.sh tiny"
 
@@ -99,7 +97,11 @@ def test_the_published_command_keeps_its_values_with_either_recipe(places, trunk
         ("", True, ["recipe scratch", "random ones", FETCH, "recipe=sam_spl"]),
         ("recipe=sam_spl", True, ["recipe sam_spl", "learns nothing", FETCH, "recipe=scratch"]),
         ("model=sam_spl_l", True, ["recipe scratch", "bash scripts/download_ckpts.sh large"]),
-        ("model.trunk_weights=hub", False, ["recipe sam_spl", "sam2_hiera_tiny.fb_r896_2pt1", "recipe=scratch"]),
+        (
+            "model.trunk_weights=hub",
+            False,
+            ["recipe sam_spl", "sam2_hiera_tiny.fb_r896_2pt1", "recipe=scratch"],
+        ),
         ("model.trunk_weights=my.pt", False, ["recipe sam_spl", "from my.pt"]),
         ("model=datransnet", False, ["recipe datransnet"]),
         ("model=datransnet recipe=scratch", False, ["recipe scratch"]),
@@ -124,7 +126,9 @@ TINY_AUTO = [word for word in TINY_OVERRIDES if "trunk_weights" not in word]
 
 def _tiny_sam2_file(path: Path) -> dict[str, torch.Tensor]:
     trunk = build_model("sam_spl_t", **TINY).encoder.trunk.state_dict()
-    torch.save({"model": to_published({f"encoder.trunk.{name}": value for name, value in trunk.items()})}, path)
+    torch.save(
+        {"model": to_published({f"encoder.trunk.{name}": value for name, value in trunk.items()})}, path
+    )
     return trunk
 
 
@@ -147,7 +151,11 @@ def test_a_run_takes_the_file_freezes_it_and_resumes_without_it(places, tmp_path
     commands.train(["--resume", str(tmp_path / "r"), "trainer.epochs=2"])
     resumed = torch.load(tmp_path / "r" / "last.pt", weights_only=True)
     config = OmegaConf.load(tmp_path / "r" / "config.yaml")
-    assert (config.recipe, config.model.trunk_weights, config.trainer.augment) == ("sam_spl", TRUNK, "resize_flip")
+    assert (config.recipe, config.model.trunk_weights, config.trainer.augment) == (
+        "sam_spl",
+        TRUNK,
+        "resize_flip",
+    )
     assert (resumed["epoch"], resumed["description"]["arguments"]["freeze_trunk"]) == (2, True)
     for name, value in trunk.items():
         assert torch.equal(resumed["model"][f"encoder.trunk.{name}"], value), name
@@ -199,7 +207,12 @@ def test_weights_of_a_frozen_trunk_freeze_it_unless_the_model_says_otherwise(tmp
 @pytest.mark.slow
 def test_the_first_command_learns(places, tmp_path):
     """``python training.py`` and nothing else, on fewer and smaller scenes: IoU was 0.42, Pd 0.55."""
-    few = ["dataset.image_size=128", "dataset.synthetic.train=200", "dataset.synthetic.val=20", "trainer.epochs=2"]
+    few = [
+        "dataset.image_size=128",
+        "dataset.synthetic.train=200",
+        "dataset.synthetic.val=20",
+        "trainer.epochs=2",
+    ]
     commands.train([*few, "device=cpu", f"save_dir={tmp_path / 'r'}"])
     rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["iou"] > 0.1

@@ -11,9 +11,9 @@ from sam_spl.cli.flags import (
     overrides_from,
 )
 from sam_spl.cli.sweep import as_sweep, as_union, jobs
+from sam_spl.config import config_folder
 from sam_spl.data.known import dataset_named
 from sam_spl.errors import ConfigError, InputError, nearest
-from sam_spl.files import config_folder
 from tests.conftest import ROOT
 
 
@@ -135,7 +135,10 @@ def test_experiments_are_the_published_recipes_and_open_with_their_command(file)
 
 def test_a_network_brings_its_recipe_unless_another_is_asked_for():
     assert compose_config("train", ["model=datransnet"]).trainer.augment == "resize"
-    assert compose_config("train", ["model=datransnet", "recipe=datransnet_aug"]).trainer.augment == "native_crop"
+    assert (
+        compose_config("train", ["model=datransnet", "recipe=datransnet_aug"]).trainer.augment
+        == "native_crop"
+    )
     assert compose_config("train", ["model=sam_spl_s"]).optimizer.name == "adan"
 
 
@@ -148,11 +151,18 @@ def test_a_pattern_that_is_none_is_refused_before_anything_runs():
 
 
 def test_every_combination_of_a_sweep_is_a_run():
-    words = overrides_from(["model=sam_spl_t,datransnet", "--dataset", "SIRST,NUDT-SIRST", "seed=1"], TRAIN_FLAGS)
+    words = overrides_from(
+        ["model=sam_spl_t,datransnet", "--dataset", "SIRST,NUDT-SIRST", "seed=1"], TRAIN_FLAGS
+    )
     with pytest.raises(ConfigError, match=r"several values\. Add -m"):
         jobs(words, multirun=False)
     runs = jobs(words, multirun=True)
-    assert list(runs) == ["sam_spl_t-sirst", "sam_spl_t-nudt_sirst", "datransnet-sirst", "datransnet-nudt_sirst"]
+    assert list(runs) == [
+        "sam_spl_t-sirst",
+        "sam_spl_t-nudt_sirst",
+        "datransnet-sirst",
+        "datransnet-nudt_sirst",
+    ]
     assert set(runs["datransnet-sirst"]) == {"model=datransnet", "dataset=sirst", "seed=1"}
     assert jobs(["seed=1", "trainer.epochs=2"], multirun=False) == {"": ["seed=1", "trainer.epochs=2"]}
 
@@ -164,7 +174,11 @@ def test_no_run_of_several_is_dropped_for_its_name():
     named = jobs(words, multirun=True)
     assert len(named) == 6
     assert "s2_best.pt-nudt_sirst" in named
-    for word in ("weights=a/s1/best.pt,b/s1/best.pt", "weights=x/seed1,y/seed1", "dataset.data_path=x/SIRST,y/SIRST"):
+    for word in (
+        "weights=a/s1/best.pt,b/s1/best.pt",
+        "weights=x/seed1,y/seed1",
+        "dataset.data_path=x/SIRST,y/SIRST",
+    ):
         with pytest.raises(ConfigError, match="would both be called"):
             jobs([word], multirun=True)
 

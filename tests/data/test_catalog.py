@@ -24,7 +24,10 @@ LAYOUTS = {
         "NUDT-SIRST",
         "NUDT-SIRST/images/{}.png",
         "NUDT-SIRST/masks/{}.png",
-        {"NUDT-SIRST/img_idx/train_NUDT-SIRST.txt": "train", "NUDT-SIRST/img_idx/test_NUDT-SIRST.txt": "test"},
+        {
+            "NUDT-SIRST/img_idx/train_NUDT-SIRST.txt": "train",
+            "NUDT-SIRST/img_idx/test_NUDT-SIRST.txt": "test",
+        },
     ),
     "NUDT-SIRST, 50_50": (
         "nudt_sirst",
@@ -72,7 +75,10 @@ LAYOUTS = {
         "NUAA-SIRST",
         "NUAA-SIRST/images/{}.png",
         "NUAA-SIRST/masks/{}.png",
-        {"NUAA-SIRST/img_idx/train_NUAA-SIRST.txt": "train", "NUAA-SIRST/img_idx/test_NUAA-SIRST.txt": "test"},
+        {
+            "NUAA-SIRST/img_idx/train_NUAA-SIRST.txt": "train",
+            "NUAA-SIRST/img_idx/test_NUAA-SIRST.txt": "test",
+        },
     ),
     "SIRST v2": (
         "sirst-v2",
@@ -132,7 +138,9 @@ def build(root: Path, layout: str) -> str:
     below = image.partition("images/")[2] or image.rpartition("/")[2]
     for path, role in lists.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text("\n".join(Path(below.format(stem)).with_suffix("").as_posix() for stem in STEMS[role]))
+        (root / path).write_text(
+            "\n".join(Path(below.format(stem)).with_suffix("").as_posix() for stem in STEMS[role])
+        )
     return name
 
 
@@ -193,7 +201,8 @@ def test_the_odd_mask_of_sirst_is_resized_and_any_other_is_an_error(tmp_path):
     name = build(tmp_path, "SIRST, _pixels0 and idx_427")
     masks = tmp_path / "SIRST" / "masks"
     cv2.imwrite(
-        str(masks / "Misc_111_pixels0.png"), cv2.resize(_draw(1)[1], (112, 80), interpolation=cv2.INTER_NEAREST)
+        str(masks / "Misc_111_pixels0.png"),
+        cv2.resize(_draw(1)[1], (112, 80), interpolation=cv2.INTER_NEAREST),
     )
     config = dataset_config(name, data_path=str(tmp_path))
     source = open_dataset(config).part("train").open()
@@ -315,7 +324,9 @@ def test_a_union_holds_the_images_of_its_members_under_their_names(tmp_path):
 def _without_lists(tmp_path, counts):
     """Folders of images without lists, by name; every name of an image is in all of them."""
     return {
-        name: open_dataset(dataset_config("custom", data_path=str(write_folder(tmp_path / name, count=count))))
+        name: open_dataset(
+            dataset_config("custom", data_path=str(write_folder(tmp_path / name, count=count)))
+        )
         for name, count in counts.items()
     }
 
@@ -482,7 +493,13 @@ def test_formats(tmp_path):
         ("irdst", {"44/1(814)": "44", "44/1(815)": "44", "real/7/1": "real/7", "1(814)": "1(814)"}),
         (
             "sirst_aug",
-            {"Misc_1_3": "Misc_1", "Misc_1_17": "Misc_1", "Misc_1": "Misc_1", "Misc_2": "Misc_2", "0017": "0017"},
+            {
+                "Misc_1_3": "Misc_1",
+                "Misc_1_17": "Misc_1",
+                "Misc_1": "Misc_1",
+                "Misc_2": "Misc_2",
+                "0017": "0017",
+            },
         ),
     ],
 )

@@ -60,7 +60,9 @@ def _other_size(root: Path) -> None:
 
 
 def _grey_mask(root: Path) -> None:
-    _write(root, "masks", 1, np.where(np.arange(128) % 128 == 5, 100, 0)[None].repeat(128, 0).astype(np.uint8))
+    _write(
+        root, "masks", 1, np.where(np.arange(128) % 128 == 5, 100, 0)[None].repeat(128, 0).astype(np.uint8)
+    )
 
 
 def _inverted(root: Path) -> None:
@@ -161,7 +163,8 @@ def test_lists_are_compared_with_the_published_ones(scenes):
     (scenes / "train.txt").write_text("\n".join(f"s{index:02d}" for index in (0, 1, 2, 3, 4, 5, 6, 11)))
     (scenes / "test.txt").write_text("\n".join(f"s{index:02d}" for index in (7, 8, 9, 10)))
     assert (
-        "other names than the official" in _check(scenes, published_splits=["8/4"], official_lists=official)["wrong"][0]
+        "other names than the official"
+        in _check(scenes, published_splits=["8/4"], official_lists=official)["wrong"][0]
     )
 
 

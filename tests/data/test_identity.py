@@ -54,7 +54,9 @@ def test_one_image_of_another_size_is_no_other_set():
     split = _split("663/664")
     assert identify(dataset_config("nudt_sirst"), split, [(256, 256)] * 3 + [(9, 9)] * 2) == Identity()
     assert identify(dataset_config("nudt_sirst"), split, [(256, 256)] * 2 + [(9, 9)] * 3).mismatch is not None
-    assert identify(dataset_config("nudt_sirst"), split) == Identity()  # none can be read: the reader will say so
+    assert (
+        identify(dataset_config("nudt_sirst"), split) == Identity()
+    )  # none can be read: the reader will say so
 
 
 @pytest.mark.parametrize("lists", ["50_50", "idx_427"])
@@ -77,7 +79,10 @@ def test_a_part_of_the_real_sirst_is_stated_and_its_sizes_are_read(sirst, tmp_pa
     identity = open_dataset(dataset_config("sirst", data_path=str(tmp_path))).identity
     assert identity.mismatch is None
     assert "SIRST with 9/5 images" in identity.remark
-    assert " and not 256x256" in open_dataset(dataset_config("nudt_sirst", data_path=str(tmp_path))).identity.mismatch
+    assert (
+        " and not 256x256"
+        in open_dataset(dataset_config("nudt_sirst", data_path=str(tmp_path))).identity.mismatch
+    )
 
 
 def test_a_broken_image_is_left_to_who_needs_it(tmp_path):

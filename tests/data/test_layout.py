@@ -47,7 +47,9 @@ def test_lists_in_the_folders_of_the_published_sets(tmp_path, where, names):
 
 
 def test_val_is_not_part_of_train_when_there_is_trainval_too(tmp_path):
-    root = write_folder(tmp_path / "s", lists={"train": [0, 1], "val": [2], "trainval": [0, 1, 2], "test": [3]})
+    root = write_folder(
+        tmp_path / "s", lists={"train": [0, 1], "val": [2], "trainval": [0, 1, 2], "test": [3]}
+    )
     split = find_split(root)
     assert (_names(split.train), _names(split.val)) == (["im_0", "im_1"], ["im_2"])
 

@@ -77,7 +77,13 @@ def test_labelme(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "sequence"),
-    [("seq3_0001", "seq3"), ("44/1(814)", "44/1"), ("flight-a/000017", "flight-a/"), ("Misc_1", "Misc"), ("a", "a")],
+    [
+        ("seq3_0001", "seq3"),
+        ("44/1(814)", "44/1"),
+        ("flight-a/000017", "flight-a/"),
+        ("Misc_1", "Misc"),
+        ("a", "a"),
+    ],
 )
 def test_sequences_are_names_without_the_number_at_the_end(name, sequence):
     assert sequence_of(name).rstrip("/") == sequence.rstrip("/")
@@ -107,7 +113,9 @@ def images(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
     for k in range(6):
-        cv2.imwrite(str(tmp_path / "in" / f"run{k // 2}_{k}.bmp"), rng.integers(0, 255, (24, 32), dtype=np.uint8))
+        cv2.imwrite(
+            str(tmp_path / "in" / f"run{k // 2}_{k}.bmp"), rng.integers(0, 255, (24, 32), dtype=np.uint8)
+        )
     return tmp_path / "in"
 
 
@@ -161,7 +169,10 @@ def test_coco_names_do_not_match_the_same_frame_of_another_folder(images):
     file = images.parent / "coco.json"
     file.write_text(
         json.dumps(
-            {"images": [{"id": 1, "file_name": "b/1.bmp"}, {"id": 2, "file_name": "x/c.bmp"}], "annotations": []}
+            {
+                "images": [{"id": 1, "file_name": "b/1.bmp"}, {"id": 2, "file_name": "x/c.bmp"}],
+                "annotations": [],
+            }
         )
     )
     assert set(labels_from_coco(files, file)) == {"b/1", "c"}

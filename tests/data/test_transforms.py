@@ -109,7 +109,9 @@ def test_flips_reach_all_eight_symmetries_equally_often():
 
 def test_scale_crop_uses_scales_over_its_whole_range():
     image = np.full((64, 64), 200, np.uint8)
-    filled = [(ScaleCrop(64)(image, image > 0, np.random.default_rng(seed))[0] > 100).mean() for seed in range(300)]
+    filled = [
+        (ScaleCrop(64)(image, image > 0, np.random.default_rng(seed))[0] > 100).mean() for seed in range(300)
+    ]
     # Half the long side leaves a quarter of the square, all else is padding; above 1 nothing is padded.
     assert min(filled) == pytest.approx(0.25, abs=0.03)
     assert np.mean(np.array(filled) == 1) == pytest.approx(2 / 3, abs=0.08)

@@ -13,9 +13,9 @@ import torch
 from sam_spl.cli import commands
 from sam_spl.cli.flags import compose_config, dataset_config
 from sam_spl.cli.train import _training_set
+from sam_spl.config import config_folder
 from sam_spl.data.catalog import normalise_of, open_dataset
 from sam_spl.engine.optim import build_optimizer
-from sam_spl.files import config_folder
 from sam_spl.models.registry import build_model
 from tests.conftest import TINY, TINY_OVERRIDES, write_folder
 
@@ -29,7 +29,9 @@ def _choices(group: str) -> list[str]:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("recipe", _choices("recipe"))
 def test_every_optimizer_works_with_every_recipe_by_name_alone(recipe, name):
-    config = compose_config("train", [f"recipe={recipe}", f"optimizer.name={name}", "model.trunk_weights=null"])
+    config = compose_config(
+        "train", [f"recipe={recipe}", f"optimizer.name={name}", "model.trunk_weights=null"]
+    )
     torch.manual_seed(0)
     model = build_model("sam_spl_t", **TINY)
     optimizer = build_optimizer(model, config.optimizer)
@@ -63,7 +65,12 @@ def test_arguments_of_a_recipes_optimizer_are_not_those_of_another(words, expect
 def test_the_published_optimizer_is_adan_with_its_published_moments():
     config = compose_config("train", ["recipe=sam_spl", "model.trunk_weights=hub"])
     (group,) = build_optimizer(torch.nn.Linear(1, 1), config.optimizer).param_groups
-    assert (group["betas"], group["eps"], group["weight_decay"], group["lr"]) == ((0.98, 0.92, 0.99), 1e-8, 1e-4, 1e-2)
+    assert (group["betas"], group["eps"], group["weight_decay"], group["lr"]) == (
+        (0.98, 0.92, 0.99),
+        1e-8,
+        1e-4,
+        1e-2,
+    )
     assert math.isclose(config.optimizer.eta_min, 1e-6)
 
 
@@ -83,9 +90,18 @@ def root(tmp_path_factory) -> Path:
 def _of_set(name: str, root: Path) -> list[str]:
     """The overrides that a set needs: a few images of it."""
     if dataset_config(name).source == "synthetic":
-        return [f"dataset={name}", "dataset.synthetic.train=4", "dataset.synthetic.val=0", "dataset.synthetic.test=2"]
+        return [
+            f"dataset={name}",
+            "dataset.synthetic.train=4",
+            "dataset.synthetic.val=0",
+            "dataset.synthetic.test=2",
+        ]
     members = ["dataset.members=[sirst,nudt_sirst]"] if name == "union" else []
-    return [f"dataset={name}", f"dataset.data_path='{root / 'custom' if name == 'custom' else root}'", *members]
+    return [
+        f"dataset={name}",
+        f"dataset.data_path='{root / 'custom' if name == 'custom' else root}'",
+        *members,
+    ]
 
 
 @pytest.mark.parametrize("dataset", SETS)
@@ -99,12 +115,16 @@ def test_every_network_has_samples_and_a_loss_of_every_recipe_on_every_data_set(
                 continue
             tried.add(channels)
             data = open_dataset(config.dataset)
-            samples = _training_set(config, data, data.part("train").open(), normalise_of(config.dataset, channels))
+            samples = _training_set(
+                config, data, data.part("train").open(), normalise_of(config.dataset, channels)
+            )
             image, mask = samples[(0, 1)]["image"], samples[(0, 1)]["mask"]
             assert (len(image), image.shape[1:]) == (channels, mask.shape[1:])
             assert 32 <= image.shape[1] == image.shape[2] <= config.dataset.image_size
             assert torch.isfinite(image).all()
-            assert torch.isfinite(hydra.utils.instantiate(config.loss)([torch.zeros(1, *mask.shape)], mask[None]))
+            assert torch.isfinite(
+                hydra.utils.instantiate(config.loss)([torch.zeros(1, *mask.shape)], mask[None])
+            )
 
 
 #: Every network with every recipe, and the data sets in turn.
@@ -113,10 +133,22 @@ STEPS = [(m, r, SETS[k % len(SETS)]) for k, (m, r) in enumerate((m, r) for m in 
 
 @pytest.mark.parametrize(("model", "recipe", "dataset"), STEPS)
 def test_every_network_trains_with_every_recipe(model, recipe, dataset, root, tmp_path):
-    words = [f"model={model}", f"recipe={recipe}", *_of_set(dataset, root), "dataset.image_size=64", "device=cpu"]
+    words = [
+        f"model={model}",
+        f"recipe={recipe}",
+        *_of_set(dataset, root),
+        "dataset.image_size=64",
+        "device=cpu",
+    ]
     words += TINY_OVERRIDES if model.startswith("sam_spl") else []
     commands.train(
-        [*words, "trainer.epochs=1", "trainer.batch_size=4", "trainer.selection=last", f"save_dir={tmp_path}/r"]
+        [
+            *words,
+            "trainer.epochs=1",
+            "trainer.batch_size=4",
+            "trainer.selection=last",
+            f"save_dir={tmp_path}/r",
+        ]
     )
     (row,) = map(json.loads, (tmp_path / "r" / "metrics.jsonl").read_text().splitlines())
     assert 0 < row["loss"] < math.inf

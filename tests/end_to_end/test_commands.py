@@ -80,7 +80,9 @@ def test_testing_equals_the_last_validation(trained, capsys):
         assert result["scores"][key] == best[key]
     line = capsys.readouterr().out
     number = r"(-|\d+\.\d\d)"
-    assert re.search(rf"IoU = {number} \| F1 = {number} \| nIoU = {number} \| Pd = {number} \| Fa = {number}", line)
+    assert re.search(
+        rf"IoU = {number} \| F1 = {number} \| nIoU = {number} \| Pd = {number} \| Fa = {number}", line
+    )
 
 
 def test_scores_are_taken_in_float32_unless_asked_otherwise(tmp_path):
@@ -95,7 +97,9 @@ def test_scores_are_taken_in_float32_unless_asked_otherwise(tmp_path):
 
 @pytest.mark.parametrize("weights", ["", "best.pt", "best.safetensors", "last.pt"])
 def test_every_weights_file_of_a_run_tests_without_a_model_flag(trained, tmp_path, weights):
-    commands.test(["--weights", str(trained / weights), "device=cpu", *TINY_SET[:4], f"output_dir={tmp_path}"])
+    commands.test(
+        ["--weights", str(trained / weights), "device=cpu", *TINY_SET[:4], f"output_dir={tmp_path}"]
+    )
     result = json.loads((tmp_path / "results.json").read_text())
     assert result["scores"]["images"] == len(result["images"]) == 4
     assert result["protocol"] == "native"
@@ -173,7 +177,9 @@ def test_a_non_finite_loss_stops_before_the_weights_are_touched(tmp_path):
 def test_a_run_is_not_overwritten_unless_asked(tmp_path, capsys):
     _train(tmp_path / "r", "trainer.epochs=1")
     before = (tmp_path / "r" / "last.pt").read_bytes()
-    code, message = _failure(commands.train, [*TINY_OVERRIDES, *TINY_SET, f"save_dir={tmp_path / 'r'}"], capsys)
+    code, message = _failure(
+        commands.train, [*TINY_OVERRIDES, *TINY_SET, f"save_dir={tmp_path / 'r'}"], capsys
+    )
     assert (code, "holds a run already" in message) == (2, True)
     assert (tmp_path / "r" / "last.pt").read_bytes() == before
     assert len(_train(tmp_path / "r", "trainer.epochs=1", "overwrite=true")) == 1
@@ -198,9 +204,21 @@ def test_a_folder_of_ones_own_trains_and_tests(folder, tmp_path, capsys):
 
 
 def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_on_it(tmp_path, capsys):
-    own, foreign = write_folder(tmp_path / "own", count=12), write_folder(tmp_path / "foreign", 7, size=(44, 52))
+    own, foreign = (
+        write_folder(tmp_path / "own", count=12),
+        write_folder(tmp_path / "foreign", 7, size=(44, 52)),
+    )
     run = tmp_path / "r"
-    flags = ["--dataset", "custom", "--image_size", "32", "--device", "cpu", "trainer.val_share=0.2", "test_on=[same]"]
+    flags = [
+        "--dataset",
+        "custom",
+        "--image_size",
+        "32",
+        "--device",
+        "cpu",
+        "trainer.val_share=0.2",
+        "test_on=[same]",
+    ]
     commands.train([*flags, "--data_path", str(own), *TINY_OVERRIDES, "--epoch", "1", "--save_dir", str(run)])
     output = capsys.readouterr().out
     held_out = open_dataset(dataset_config("custom", data_path=str(own))).parts["test"].count
@@ -209,12 +227,27 @@ def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_
     assert 0 < held_out < 6
     assert "one image in five is held out for testing" in output  # in training
     (told,) = (line.partition("Test with: ")[2] for line in output.splitlines() if "Test with: " in line)
-    commands.test([*shlex.split(told)[2:], "device=cpu", f"output_dir={tmp_path / 'told'}", "report=0", "bootstrap=0"])
+    commands.test(
+        [*shlex.split(told)[2:], "device=cpu", f"output_dir={tmp_path / 'told'}", "report=0", "bootstrap=0"]
+    )
     assert json.loads((tmp_path / "told" / "results.json").read_text())["images"] == same["images"]
-    assert "one image in five is tested, by the hash of its name: these weights were trained on the others" in output
+    assert (
+        "one image in five is tested, by the hash of its name: these weights were trained on the others"
+        in output
+    )
 
     def tested(folder: Path, *more: str) -> tuple[str, int, str]:
-        words = ["--dataset", "custom", "--data_path", str(folder), "--weights", str(run), "--device", "cpu", *more]
+        words = [
+            "--dataset",
+            "custom",
+            "--data_path",
+            str(folder),
+            "--weights",
+            str(run),
+            "--device",
+            "cpu",
+            *more,
+        ]
         commands.test([*words, f"output_dir={tmp_path / 'out'}", "report=0", "bootstrap=0"])
         result = json.loads((tmp_path / "out" / "results.json").read_text())
         return result["dataset"]["split"], len(result["images"]), capsys.readouterr().out
@@ -236,7 +269,9 @@ def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_
 
 def test_selection_by_the_test_images_says_so_everywhere(folder, tmp_path, capsys):
     flags = ["--dataset", "custom", "--data_path", str(folder), "--image_size", "32", "--device", "cpu"]
-    commands.train([*flags, *TINY_OVERRIDES, "--epoch", "1", "trainer.selection=test", f"save_dir={tmp_path / 'r'}"])
+    commands.train(
+        [*flags, *TINY_OVERRIDES, "--epoch", "1", "trainer.selection=test", f"save_dir={tmp_path / 'r'}"]
+    )
     assert "TEST images" in capsys.readouterr().out
     commands.test([*flags[:4], "--device", "cpu", "--weights", str(tmp_path / "r")])
     assert "chosen on the test images" in capsys.readouterr().out
@@ -394,10 +429,14 @@ def test_real_images_train_and_test(sirst, tmp_path):
         lines = (sirst / "50_50" / f"{name}.txt").read_text().split()[:count]
         (root / "50_50" / f"{name}.txt").write_text("\n".join(lines))
     flags = ["--dataset", "SIRST", "--data_path", str(root), "--device", "cpu"]
-    commands.train([*flags, *TINY_OVERRIDES, "--image_size", "64", "--epoch", "2", "--save_dir", str(tmp_path / "r")])
+    commands.train(
+        [*flags, *TINY_OVERRIDES, "--image_size", "64", "--epoch", "2", "--save_dir", str(tmp_path / "r")]
+    )
     commands.test([*flags, "--weights", str(tmp_path / "r")])
     result = json.loads((tmp_path / "r" / "test-sirst" / "results.json").read_text())
-    masks = [cv2.imread(str(sirst / "masks" / f"{image['name']}_pixels0.png"), 0) for image in result["images"]]
+    masks = [
+        cv2.imread(str(sirst / "masks" / f"{image['name']}_pixels0.png"), 0) for image in result["images"]
+    ]
     assert [image["pixels"] for image in result["images"]] == [mask.size for mask in masks]
     assert [image["labelled"] for image in result["images"]] == [int((mask > 127).sum()) for mask in masks]
 
@@ -409,5 +448,9 @@ def test_datransnet_trains_at_its_size_and_tests_at_each_images_own(folder, tmp_
     commands.test([*flags, "--weights", str(tmp_path / "r")])
     result = json.loads((tmp_path / "r" / "test-custom" / "results.json").read_text())
     assert result["weights"]["arguments"] == {"train_size": 64, "head_bias": None}
-    assert (result["image_size"], result["weights"]["in_channels"], result["weights"]["mean"]) == (None, 1, [0.0])
+    assert (result["image_size"], result["weights"]["in_channels"], result["weights"]["mean"]) == (
+        None,
+        1,
+        [0.0],
+    )
     assert result["scores"]["images"] == 2

@@ -20,18 +20,18 @@ from sam_spl.cli import commands
 from sam_spl.cli.errors import run
 from sam_spl.data.dataset import EvaluationSet, Normalise
 from sam_spl.data.synthetic import SyntheticSource
-from sam_spl.engine.distributed import World
 from sam_spl.engine.evaluator import evaluate, probability
 from sam_spl.errors import ConfigError, InputError
-from sam_spl.inference import report as report_module
-from sam_spl.inference.figures import write_figures
-from sam_spl.inference.predictor import Predictor
-from sam_spl.inference.report import Sample, live_figures, write_report
-from sam_spl.inference.results import EMPTY, summarise, worst
 from sam_spl.metrics import PROTOCOLS, protocols_named, scores
 from sam_spl.metrics.curves import HALF, STEPS, THRESHOLDS, levels
 from sam_spl.metrics.figures import FIGURES, MAIN
 from sam_spl.metrics.meter import ProtocolMetric
+from sam_spl.predict.predictor import Predictor
+from sam_spl.report import page as report_module
+from sam_spl.report.figures import write_figures
+from sam_spl.report.page import Sample, live_figures, write_report
+from sam_spl.results.summary import EMPTY, summarise, worst
+from sam_spl.runtime import World
 from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -58,7 +58,9 @@ def predicted() -> tuple[list[Sample], list[np.ndarray]]:
 def _counts(samples, probs, names=("native", "sam_spl")):
     metric = ProtocolMetric(protocols_named(names), detailed=True)
     metric.update(
-        range(len(probs)), [dict.fromkeys(metric.resolutions, prob) for prob in probs], [s.mask for s in samples]
+        range(len(probs)),
+        [dict.fromkeys(metric.resolutions, prob) for prob in probs],
+        [s.mask for s in samples],
     )
     return metric.counts()
 
@@ -98,7 +100,13 @@ def test_a_gallery_that_would_be_too_large_is_cut(predicted, page, tmp_path, mon
     monkeypatch.setattr(report_module, "_MOST_BYTES", 30_000)
     counts = _counts(samples, probs)
     write_report(
-        tmp_path / "r.html", page[1], counts, title="", about=[], order=worst(counts), sample=samples.__getitem__
+        tmp_path / "r.html",
+        page[1],
+        counts,
+        title="",
+        about=[],
+        order=worst(counts),
+        sample=samples.__getitem__,
     )
     data = json.loads(re.search(r'id="data">(.*?)</script>', (tmp_path / "r.html").read_text(), re.DOTALL)[1])
     assert 1 <= len(data["images"]) < len(samples)
@@ -111,8 +119,16 @@ def _browse(path: Path, script: str = "") -> tuple[str, str]:
         pytest.skip("no Chromium on this machine")
     acted = path.with_name("acted.html")
     acted.write_text(path.read_text() + f"<script>addEventListener('load', () => {{ {script} }});</script>")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--enable-logging=stderr"]
-    done = subprocess.run([CHROMIUM, *flags, "--dump-dom", acted.as_uri()], capture_output=True, text=True, timeout=120)
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=8000",
+        "--enable-logging=stderr",
+    ]
+    done = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", acted.as_uri()], capture_output=True, text=True, timeout=120
+    )
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
@@ -135,7 +151,9 @@ def test_in_a_browser_the_default_figures_are_those_of_the_result_file(page):
     assert dom.count('class="card"') == len(NAMES)
     assert len(re.findall("<td", dom)) == 2 * 6  # two protocols, five figures each
     targets, false = page[1]["scores"]["targets"], page[1]["scores"]["false_alarms"]
-    assert len(re.findall("<canvas", dom)) == 3 * len(NAMES) + 2 * (targets + false)  # a zoom, plain and overlaid
+    assert len(re.findall("<canvas", dom)) == 3 * len(NAMES) + 2 * (
+        targets + false
+    )  # a zoom, plain and overlaid
 
 
 def test_in_a_browser_the_slider_scores_again(page, predicted):
@@ -166,7 +184,9 @@ def test_in_a_browser_figures_of_a_curve_are_named_so(page):
     dom, _ = _browse(page[0])
     areas = page[1]["details"]["curves"]
     pd_at_fa, area = FIGURES["pd_at_fa"], FIGURES["auc_target"]
-    assert f"<dt>Pd at Fa &lt;= 10e-6</dt><dd>{pd_at_fa.text(areas['pd_at_fa'])} % ({pd_at_fa.note})</dd>" in dom
+    assert (
+        f"<dt>Pd at Fa &lt;= 10e-6</dt><dd>{pd_at_fa.text(areas['pd_at_fa'])} % ({pd_at_fa.note})</dd>" in dom
+    )
     assert f"<dt>{area.title}</dt><dd>{area.text(areas['auc_target'])} ({area.note})</dd>" in dom
 
 
@@ -250,9 +270,17 @@ def test_testing_writes_report_figures_and_predictions(tested):
     assert sorted(path.name for path in (tested[1] / "predictions").iterdir()) == ["im_4.npy", "im_5.npy"]
     report = json.loads((tested[1] / "results.json").read_text())
     assert list(report["protocols"]) == ["native", "sam_spl", "datransnet"]
-    assert set(report["protocols"]["sam_spl"]) >= {"threshold", "resolution", "matching", "empty", "false_alarms"}
+    assert set(report["protocols"]["sam_spl"]) >= {
+        "threshold",
+        "resolution",
+        "matching",
+        "empty",
+        "false_alarms",
+    }
     assert len(report["images"]) == 2
-    assert {"name", "intersection", "union", "targets", "detected", "false_alarm_pixels"} <= set(report["images"][0])
+    assert {"name", "intersection", "union", "targets", "detected", "false_alarm_pixels"} <= set(
+        report["images"][0]
+    )
     assert {"sha256", "model"} <= set(report["weights"])
     assert {"sam_spl", "torch", "opencv"} <= set(report["versions"])
 
@@ -263,7 +291,14 @@ def test_a_network_whose_answers_are_not_finite_is_named(tested, tmp_path, capsy
     for head in range(3):
         state["model"][f"decoder.heads.{head}.weight"].fill_(3e38)  # finite, as a file's weights need to be
     torch.save(state, tmp_path / "large.pt")
-    words = ["dataset=custom", "--data_path", str(data), "device=cpu", "--weights", str(tmp_path / "large.pt")]
+    words = [
+        "dataset=custom",
+        "--data_path",
+        str(data),
+        "device=cpu",
+        "--weights",
+        str(tmp_path / "large.pt"),
+    ]
     with pytest.raises(SystemExit) as end:
         run(commands.test, [*words, "--save_dir", str(tmp_path / "out")])
     assert end.value.code == 1
@@ -305,7 +340,8 @@ def test_images_of_one_group_are_one_unit_of_chance(tested, tmp_path, capsys):
     words = ["--predictions", out / "predictions", "--masks", data / "masks", "--list", data / "test.txt"]
     _score(*words, "--group", "^im", "--output", tmp_path / "theirs")
     blind, ours, theirs = (
-        json.loads((folder / "results.json").read_text()) for folder in (out, tmp_path / "ours", tmp_path / "theirs")
+        json.loads((folder / "results.json").read_text())
+        for folder in (out, tmp_path / "ours", tmp_path / "theirs")
     )
     assert ours["images"] == theirs["images"] == [{**row, "group": "im"} for row in blind["images"]]
     assert ours["scores"] == theirs["scores"] == blind["scores"]

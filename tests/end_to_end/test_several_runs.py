@@ -11,11 +11,17 @@ import pytest
 
 from sam_spl.cli import commands
 from sam_spl.cli.errors import run
-from sam_spl.inference.compare import table
-from sam_spl.inference.result_files import find_results
+from sam_spl.results.compare import table
+from sam_spl.results.files import find_results
 from tests.conftest import TINY_OVERRIDES, write_folder
 
-SMALL = ["dataset.image_size=64", "trainer.batch_size=4", "trainer.epochs=1", "optimizer.lr=1e-3", "device=cpu"]
+SMALL = [
+    "dataset.image_size=64",
+    "trainer.batch_size=4",
+    "trainer.epochs=1",
+    "optimizer.lr=1e-3",
+    "device=cpu",
+]
 SPL = [*TINY_OVERRIDES, *SMALL]
 
 
@@ -32,7 +38,13 @@ def _results(folder: Path) -> list[dict]:
 
 
 def test_every_combination_trains_is_tested_and_ends_in_one_table(sets, tmp_path, capsys):
-    words = ["-m", "model=datransnet", "dataset=sirst,nudt_sirst", "recipe=datransnet,datransnet_aug", "test_on=[same]"]
+    words = [
+        "-m",
+        "model=datransnet",
+        "dataset=sirst,nudt_sirst",
+        "recipe=datransnet,datransnet_aug",
+        "test_on=[same]",
+    ]
     commands.train([*words, *SMALL, "--data_path", str(sets), "--save_dir", str(tmp_path)])
     names = {"sirst-datransnet", "sirst-datransnet_aug", "nudt_sirst-datransnet", "nudt_sirst-datransnet_aug"}
     assert {path.name for path in tmp_path.iterdir()} == names
@@ -58,7 +70,14 @@ def test_one_failing_run_leaves_the_others_alone(sets, tmp_path, capsys):
 
 def test_a_union_trains_and_is_tested_on_each_set_and_on_itself(sets, tmp_path, capsys):
     save = tmp_path / "u"
-    words = ["dataset=[sirst,nudt]", "test_on=[same,nudt_sirst]", "--data_path", str(sets), "--save_dir", str(save)]
+    words = [
+        "dataset=[sirst,nudt]",
+        "test_on=[same,nudt_sirst]",
+        "--data_path",
+        str(sets),
+        "--save_dir",
+        str(save),
+    ]
     commands.train([*words, *SPL])
     both, nudt = sorted(_results(save), key=lambda report: -report["scores"]["images"])
     assert (both["scores"]["images"], nudt["scores"]["images"]) == (4, 2)
@@ -87,7 +106,14 @@ def test_the_folder_of_one_set_is_not_read_as_two(sets, tmp_path, capsys):
 
 
 def test_several_sets_are_not_trained_from_the_folder_of_one(sets, tmp_path, capsys):
-    words = ["-m", "dataset=sirst,nudt_sirst", "--data_path", str(sets / "SIRST"), "--save_dir", str(tmp_path / "u")]
+    words = [
+        "-m",
+        "dataset=sirst,nudt_sirst",
+        "--data_path",
+        str(sets / "SIRST"),
+        "--save_dir",
+        str(tmp_path / "u"),
+    ]
     with pytest.raises(SystemExit) as end:
         run(commands.train, [*words, *SPL])
     error = capsys.readouterr().err
@@ -162,7 +188,10 @@ def test_compare_prints_every_form_and_says_what_is_missing(command, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(json.dumps(report))
     text = table(find_results([tmp_path]))
-    assert text.splitlines()[0] == "lists 50_50; split test; input 64; protocol native; +-: standard deviation of runs"
+    assert (
+        text.splitlines()[0]
+        == "lists 50_50; split test; input 64; protocol native; +-: standard deviation of runs"
+    )
     assert text.splitlines()[2].split() == [
         "datransnet",
         "SIRST",
@@ -186,7 +215,15 @@ def test_compare_prints_every_form_and_says_what_is_missing(command, tmp_path):
 
 
 def test_an_absent_test_set_is_told_before_the_training(sets, tmp_path, capsys):
-    words = ["dataset=sirst", "test_on=[irstd_1k]", "--data_path", str(sets), "--save_dir", str(tmp_path / "r"), *SPL]
+    words = [
+        "dataset=sirst",
+        "test_on=[irstd_1k]",
+        "--data_path",
+        str(sets),
+        "--save_dir",
+        str(tmp_path / "r"),
+        *SPL,
+    ]
     with pytest.raises(SystemExit):
         run(commands.train, words)
     assert "no folder called IRSTD-1k" in capsys.readouterr().err

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sam_spl.engine.distributed import World, distributed, pick_device, pick_precision
 from sam_spl.errors import InputError
+from sam_spl.runtime import World, distributed, pick_device, pick_precision
 from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
 
 TORCHRUN = [
@@ -27,16 +27,16 @@ TORCHRUN = [
 def data(tmp_path_factory) -> Path:
     """Seven images to test on: a number that neither two nor three processes divide."""
     root = tmp_path_factory.mktemp("ddp") / "mine"
-    return write_folder(root, count=14, size=(64, 64), lists={"train": list(range(7)), "test": list(range(7, 14))})
+    return write_folder(
+        root, count=14, size=(64, 64), lists={"train": list(range(7)), "test": list(range(7, 14))}
+    )
 
 
 @pytest.fixture(scope="module")
 def run_folder(data, command) -> Path:
     """Trained by two processes with the published command."""
     folder = data.parent / "run"
-    flags = (
-        f"--batch_size 2 --image_size 64 --lr 1e-3 --epoch 2 --dataset custom --data_path {data} --save_dir {folder}"
-    )
+    flags = f"--batch_size 2 --image_size 64 --lr 1e-3 --epoch 2 --dataset custom --data_path {data} --save_dir {folder}"
     done = command(
         *TORCHRUN, "--nproc_per_node=2", "training.py", *flags.split(), "--use_ddp", "--device", "cpu", *TINY_OVERRIDES,
         "trainer.selection=test",
@@ -56,7 +56,9 @@ def test_two_processes_write_one_run(run_folder):
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_scores_have_the_same_digits_with_any_number_of_processes(processes, run_folder, data, command, tmp_path):
+def test_scores_have_the_same_digits_with_any_number_of_processes(
+    processes, run_folder, data, command, tmp_path
+):
     flags = f"--dataset custom --data_path {data} --device cpu --weights {run_folder} output_dir={tmp_path}".split()
     start = [*TORCHRUN, f"--nproc_per_node={processes}"] if processes > 1 else [sys.executable]
     done = command(*start, "testing.py", *flags)
@@ -78,7 +80,7 @@ import sys
 import torch
 from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, {str(ROOT)!r})
-from sam_spl.engine.distributed import distributed
+from sam_spl.runtime import distributed
 from sam_spl.models.registry import build_model
 from tests.conftest import TINY
 

@@ -38,7 +38,9 @@ def test_losses_are_computed_in_float32_under_autocast():
     logits = torch.full((1, 1, 64, 64), -9.0, dtype=torch.bfloat16)
     loss = SegmentationLoss(bce=1, iou=1)([logits], torch.zeros(1, 1, 64, 64))
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(math.log1p(math.exp(-9)) + 1 - 1 / (4096 / (1 + math.exp(9)) + 1), rel=1e-4)
+    assert loss.item() == pytest.approx(
+        math.log1p(math.exp(-9)) + 1 - 1 / (4096 / (1 + math.exp(9)) + 1), rel=1e-4
+    )
 
 
 def test_cosine_per_epoch_equals_pytorchs():
@@ -80,7 +82,9 @@ def test_a_warmup_per_epoch_has_the_mean_of_one_per_step_and_begins_above_zero(w
 
 def test_schedules_without_a_warmup_and_warmups_per_step_are_as_they_were():
     config = OptimizerConfig(lr=3e-3, eta_min=1e-6, warmup_epochs=3.0, per_step=True)
-    assert [learning_rate(x, 9, config) for x in (0.05, 1.7, 2.9)] == [3e-3 * x / 3.0 for x in (0.05, 1.7, 2.9)]
+    assert [learning_rate(x, 9, config) for x in (0.05, 1.7, 2.9)] == [
+        3e-3 * x / 3.0 for x in (0.05, 1.7, 2.9)
+    ]
     published = OptimizerConfig(lr=1e-2, eta_min=1e-6)
     for epoch in (0, 1, 77, 299):
         cosine = 1e-6 + (1e-2 - 1e-6) * (1 + math.cos(math.pi * (epoch / 300))) / 2

@@ -46,9 +46,21 @@ class Population:
         rng, of, area = self.rng, scenes["of"], scenes["area"]
         images, count = len(scenes["targets"]), len(of)
         find, outline, invent = self.spread * rng.normal(size=3)
-        seen = 3.2 - 0.9 * scenes["hard"][of] - 0.6 * rng.normal(size=images)[of] - 0.8 * scenes["dim"] + 0.25 * find
+        seen = (
+            3.2
+            - 0.9 * scenes["hard"][of]
+            - 0.6 * rng.normal(size=images)[of]
+            - 0.8 * scenes["dim"]
+            + 0.25 * find
+        )
         detected = rng.random(count) < _sigmoid(seen)
-        quality = 1.2 + 0.4 * scenes["dim"] - 0.3 * scenes["hard"][of] + 0.35 * rng.normal(size=count) + 0.2 * outline
+        quality = (
+            1.2
+            + 0.4 * scenes["dim"]
+            - 0.3 * scenes["hard"][of]
+            + 0.35 * rng.normal(size=count)
+            + 0.2 * outline
+        )
         quality = _sigmoid(quality)
         hit = np.rint(area * np.where(detected, quality, 0.05))
         extra = np.rint(area * np.where(detected, 0.7 * (1 - quality) * rng.random(count), 0))
@@ -77,7 +89,11 @@ class Population:
 
     def _difficulty(self, images: int, targets: int) -> dict[str, Array]:
         clutter = self.rng.gamma(0.15, self.alarms / 0.15, images)
-        return {"hard": self.rng.normal(size=images), "dim": self.rng.normal(size=targets), "clutter": clutter}
+        return {
+            "hard": self.rng.normal(size=images),
+            "dim": self.rng.normal(size=targets),
+            "clutter": clutter,
+        }
 
 
 def _sigmoid(x: Array) -> Array:

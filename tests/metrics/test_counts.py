@@ -23,7 +23,8 @@ def test_golden_cases():
     expected = json.loads((GOLDEN / "metrics_expected.json").read_text())
     prob = np.load(GOLDEN / "metrics_cases.npz")["prob"] / 255
     counts = [
-        count_image(pred, mask) for pred, mask in zip(prob > 0.5, _bits("metrics_cases.npz", "target", 96), strict=True)
+        count_image(pred, mask)
+        for pred, mask in zip(prob > 0.5, _bits("metrics_cases.npz", "target", 96), strict=True)
     ]
     result = scores(DatasetCounts.of(counts))
     for key in ("iou", "niou", "pd", "fa"):
@@ -171,7 +172,12 @@ def test_an_image_of_ten_thousand_targets():
     mask = np.zeros((400, 400), bool)
     mask[::4, ::4] = True
     counts = count_image(mask, mask)
-    assert (counts.targets, counts.detected, counts.false_alarms, counts.targets_to_9) == (10000, 10000, 0, 10000)
+    assert (counts.targets, counts.detected, counts.false_alarms, counts.targets_to_9) == (
+        10000,
+        10000,
+        0,
+        10000,
+    )
 
 
 def test_squeezing_empty_rows_and_columns_changes_no_component():

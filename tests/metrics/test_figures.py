@@ -7,10 +7,10 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from sam_spl.inference.results import summarise, table
 from sam_spl.metrics import Counter, protocols_named
 from sam_spl.metrics.curves import CURVE_FIELDS, STEPS, curve_figures
 from sam_spl.metrics.figures import FIGURES, MAIN, figures, hierarchical_figures
+from sam_spl.results.summary import summarise, table
 
 
 def test_every_formula_has_its_entry_and_every_entry_its_formula():

@@ -13,7 +13,6 @@ from sam_spl.data.layout import find_split
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.engine.evaluator import probability
 from sam_spl.errors import ConfigError
-from sam_spl.inference.results import differences, summarise
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, count_image, protocols_named, scores
 from sam_spl.metrics.curves import HALF, STEPS, THRESHOLDS, curve_counts, curve_figures, levels, probabilities
 from sam_spl.metrics.dataset_counts import OWN
@@ -23,6 +22,7 @@ from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.metrics.protocols import columns
 from sam_spl.metrics.target import components
 from sam_spl.metrics.uncertainty import intervals
+from sam_spl.results.summary import differences, summarise
 from tests.conftest import GOLDEN
 
 EXPECTED = json.loads((GOLDEN / "metrics_expected.json").read_text())
@@ -75,7 +75,9 @@ def test_datransnets_protocol_on_the_images_with_targets(cases):
     for key in ("iou", "f1", "pd", "fa"):
         assert getattr(result, key) == pytest.approx(expected[key], rel=1e-9)
     everything = scores(_count(probs, masks, ["datransnet"]), PROTOCOLS["datransnet"])
-    assert everything.iou == pytest.approx(EXPECTED["native"]["iou"], rel=1e-9)  # images without target count here
+    assert everything.iou == pytest.approx(
+        EXPECTED["native"]["iou"], rel=1e-9
+    )  # images without target count here
     assert (everything.f1, everything.pd, everything.fa) == (result.f1, result.pd, result.fa)  # and not here
     assert everything.niou is None
 
@@ -102,7 +104,9 @@ def test_hierarchical_iou_of_both_golden_sets(cases):
         result = _hierarchical(rows)
         for key, value in golden.items():
             assert result[key] == pytest.approx(value, rel=1e-9, abs=1e-12), key
-        assert sum(result[f"seg_{key}"] for key in ("iou", "mrg_err", "itf_err", "pcp_err")) == pytest.approx(1)
+        assert sum(result[f"seg_{key}"] for key in ("iou", "mrg_err", "itf_err", "pcp_err")) == pytest.approx(
+            1
+        )
         parts = ("iou", "itf_err", "pcp_err", "m2s_err", "s2m_err")
         assert sum(result[f"loc_{key}"] for key in parts) == pytest.approx(1)
 
@@ -165,7 +169,9 @@ def test_a_perfect_prediction_is_near_perfect_under_every_protocol(name, sirst):
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_perfect_prediction_of_generated_masks(name):
-    masks = [SyntheticSource(12, (200, 320), seed=5, areas=(9, 200), empty=0).load(index)[1] for index in range(12)]
+    masks = [
+        SyntheticSource(12, (200, 320), seed=5, areas=(9, 200), empty=0).load(index)[1] for index in range(12)
+    ]
     result = _perfect(masks, name)
     assert result.iou > 0.93
     assert result.pd == 1
@@ -190,7 +196,9 @@ def test_images_rightly_predicted_empty(rule, niou):
     target = _place((2, 2, 4, 4))
     masks = [_place(), _place(), target, target]
     preds = [_place(), _place(), target, _place()]
-    assert scores(_count([1.0 * pred for pred in preds], masks, ["native"]), empty=rule).niou == pytest.approx(niou)
+    assert scores(
+        _count([1.0 * pred for pred in preds], masks, ["native"]), empty=rule
+    ).niou == pytest.approx(niou)
 
 
 def test_adding_a_protocol_is_adding_a_declaration(cases, monkeypatch):
@@ -216,9 +224,15 @@ def test_ten_thousand_images_are_as_one_set_repeated_and_one_image_as_itself():
     preds, masks = (_bits("metrics_dense_cases.npz", key, 16) for key in ("pred", "target"))
     once, metric = _count(preds * 1.0, masks, ["native"]), ProtocolMetric()
     for shard in range(25):
-        metric.update(range(400 * shard, 400 * (shard + 1)), [{"own": pred * 1.0} for pred in preds], list(masks))
+        metric.update(
+            range(400 * shard, 400 * (shard + 1)), [{"own": pred * 1.0} for pred in preds], list(masks)
+        )
     many = scores(metric.counts())
-    assert (many.images, many.targets, many.detected) == (10000, 25 * DENSE["targets"], 25 * DENSE["detected"])
+    assert (many.images, many.targets, many.detected) == (
+        10000,
+        25 * DENSE["targets"],
+        25 * DENSE["detected"],
+    )
     for key in ("iou", "niou", "f1", "pd", "fa"):
         assert getattr(many, key) == pytest.approx(getattr(scores(once), key), rel=1e-12)
     alone = scores(_count(preds[:1] * 1.0, masks[:1], ["native"]))
@@ -354,7 +368,9 @@ def test_without_a_target_areas_are_undefined():
     assert details["curves"] == dict.fromkeys(["pd_at_fa", *AREAS])
 
 
-def _definitions(points: list[tuple[int, int, int, int, int]], targets: int, labelled: int, pixels: int, budget: float):
+def _definitions(
+    points: list[tuple[int, int, int, int, int]], targets: int, labelled: int, pixels: int, budget: float
+):
     """The areas in words, point by point: (hit, predicted, detected, predictions, false pixels) per threshold."""
     pd = [detected / targets for _, _, detected, _, _ in points]
     fa = [false / pixels for *_, false in points]

@@ -90,7 +90,10 @@ def test_one_image_or_group_says_nothing_of_chance():
     run = population.run(population.scenes(6))
     one = ["g"] * 6
     assert set(intervals(run, _main, groups=one, resamples=100).values()) == {None}
-    assert compare_runs([run, population.run(population.scenes(6))], [], _main, groups=one)["iou"].interval is None
+    assert (
+        compare_runs([run, population.run(population.scenes(6))], [], _main, groups=one)["iou"].interval
+        is None
+    )
 
 
 @pytest.mark.parametrize(("images_with_any", "defined"), [(2, False), (12, True)])
@@ -115,7 +118,9 @@ def test_a_group_per_image_changes_nothing():
     alone = [str(k) for k in range(60)]
     assert intervals(a, figures, groups=alone, resamples=300) == intervals(a, figures, resamples=300)
     assert paired_test(a, b, _main, groups=alone, resamples=300) == paired_test(a, b, _main, resamples=300)
-    assert compare_runs([a], [b], _main, groups=alone, resamples=300) == compare_runs([a], [b], _main, resamples=300)
+    assert compare_runs([a], [b], _main, groups=alone, resamples=300) == compare_runs(
+        [a], [b], _main, resamples=300
+    )
 
 
 def test_copies_of_an_image_in_one_group_count_once():
@@ -134,7 +139,10 @@ def test_copies_of_an_image_in_one_group_count_once():
     for key, bounds in once.items():
         assert copied[key] == pytest.approx(bounds, rel=1e-9), key
     assert np.diff(blind["niou"])[0] == pytest.approx(np.diff(once["niou"])[0] / 2, rel=0.1)
-    test, again = paired_test(a, b, _main, resamples=500), paired_test(a4, b4, _main, groups=groups, resamples=500)
+    test, again = (
+        paired_test(a, b, _main, resamples=500),
+        paired_test(a4, b4, _main, groups=groups, resamples=500),
+    )
     for key in MAIN:
         assert again[key] == pytest.approx(test[key], rel=1e-9)
 
@@ -179,7 +187,9 @@ def test_runs_and_images_add_up():
     difference = compare_runs(a, b, _niou)["niou"]
     assert difference.value == pytest.approx(0.02)
     assert difference.image_variance == pytest.approx(0, abs=1e-12)  # the images are the same for both
-    expected = next(n for n in range(2, 999) if stats.t.ppf(0.975, 2 * n - 2) * (2 * 0.03**2 / n) ** 0.5 <= 0.01)
+    expected = next(
+        n for n in range(2, 999) if stats.t.ppf(0.975, 2 * n - 2) * (2 * 0.03**2 / n) ** 0.5 <= 0.01
+    )
     assert difference.seeds(0.01) == expected == 71
     low, high = difference.interval
     half = stats.t.ppf(0.975, 4) * (2 * 0.03**2 / 3) ** 0.5
@@ -237,7 +247,13 @@ def test_runs_that_agree_by_chance_say_nothing_of_more_runs():
     assert both.seeds(0.9) is None
 
 
-_INTERVALS = ("86 images", "214 images", "60 sequences of 1 to 9 frames", "mean of 3 seeds", "mean of 5 seeds")
+_INTERVALS = (
+    "86 images",
+    "214 images",
+    "60 sequences of 1 to 9 frames",
+    "mean of 3 seeds",
+    "mean of 5 seeds",
+)
 _DIFFERENCES = ("3 seeds against 3", "5 seeds against 5", "paired test")
 
 
@@ -288,7 +304,9 @@ def _simulate(sets: int, *, sizes=(86, 214), seeds=(3, 5), trainings=1000) -> di
         for key, bounds in intervals(columns, _main, groups=groups, resamples=500, seed=k).items():
             count("60 sequences of 1 to 9 frames", key, bounds, truth[0.0][key])
         scenes = one.scenes(214)
-        for key, (_, p) in paired_test(one.run(scenes), one.run(scenes), _main, resamples=300, seed=k).items():
+        for key, (_, p) in paired_test(
+            one.run(scenes), one.run(scenes), _main, resamples=300, seed=k
+        ).items():
             hits["paired test", key] += p > 0.05
         for number in seeds:
             several = Population(rng, spread=0.6)

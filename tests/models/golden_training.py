@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sam_spl.engine.optim import build_optimizer
-from sam_spl.models.naming import to_published
+from sam_spl.weights.published import to_published
 from tests.conftest import GOLDEN, fill
 
 

@@ -14,10 +14,10 @@ from sam_spl.cli.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
 from sam_spl.engine.optim import learning_rate
 from sam_spl.errors import InputError
-from sam_spl.models.checkpoints import load_model, load_strict, read_weights, save_weights
 from sam_spl.models.datransnet import GradFormer, differences
-from sam_spl.models.naming import from_published, to_published
 from sam_spl.models.registry import build_model
+from sam_spl.weights.loading import load_model, load_strict, read_weights, save_weights
+from sam_spl.weights.published import from_published, to_published
 from tests.conftest import GOLDEN, fill
 from tests.models.golden_training import assert_trains_as_published
 
@@ -26,7 +26,8 @@ from tests.models.golden_training import assert_trains_as_published
 def published() -> dict[str, torch.Tensor]:
     manifest = json.loads((GOLDEN / "datransnet_manifest.json").read_text())
     return {
-        name: torch.from_numpy(np.asarray(fill.parameter(name, tuple(shape)))) for name, (shape, _) in manifest.items()
+        name: torch.from_numpy(np.asarray(fill.parameter(name, tuple(shape))))
+        for name, (shape, _) in manifest.items()
     }
 
 
@@ -60,7 +61,9 @@ def test_training_equals_the_published_one(golden):
 def test_names_and_counts_are_the_published_ones(published):
     model = build_model("datransnet")
     ours = to_published(model.state_dict())
-    assert set(published) - set(ours) == {name for name in published if name.startswith(("encoder5.", "decoder5."))}
+    assert set(published) - set(ours) == {
+        name for name in published if name.startswith(("encoder5.", "decoder5."))
+    }
     assert set(ours) <= set(published)
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     assert sum(v.numel() for name, v in published.items() if not name.endswith(buffers)) == 2_930_729
@@ -73,7 +76,8 @@ def test_differences_equal_their_definition(shift):
     padded = F.pad(x, (shift,) * 4, mode="reflect")
     neighbours = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
     maps = [
-        padded[..., shift + dy * shift : shift + dy * shift + 9, shift + dx * shift : shift + dx * shift + 11] - x
+        padded[..., shift + dy * shift : shift + dy * shift + 9, shift + dx * shift : shift + dx * shift + 11]
+        - x
         for dy, dx in neighbours
     ]
     expected = F.conv2d(torch.cat(maps, dim=1), weight)
@@ -138,7 +142,9 @@ def test_published_files_are_read_and_written_bit_exact(published, tmp_path):
 
     save_weights(tmp_path / "b.safetensors", read_weights(tmp_path / "a.pth.tar").state, description)
     assert load_model(tmp_path / "b.safetensors")[1] == description
-    save_weights(tmp_path / "c.pth.tar", read_weights(tmp_path / "b.safetensors").state, {}, names="published")
+    save_weights(
+        tmp_path / "c.pth.tar", read_weights(tmp_path / "b.safetensors").state, {}, names="published"
+    )
     back = torch.load(tmp_path / "c.pth.tar", weights_only=True)["state_dict"]
     assert back.keys() == named.keys()
     assert all(torch.equal(back[name], named[name]) for name in named)

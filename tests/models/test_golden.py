@@ -11,9 +11,9 @@ import torch
 
 from sam_spl.cli.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
-from sam_spl.models.checkpoints import load_strict
-from sam_spl.models.naming import from_published, to_published
 from sam_spl.models.registry import build_model
+from sam_spl.weights.loading import load_strict
+from sam_spl.weights.published import from_published, to_published
 from tests.conftest import GOLDEN, fill, golden_state
 from tests.models.golden_training import assert_trains_as_published
 
@@ -44,7 +44,9 @@ def test_outputs_and_features_equal_the_published_ones(variant, batch):
         stats = torch.stack([feature.mean(), feature.std(), feature.norm()])
         corner = torch.from_numpy(golden[f"enc{level}_corner"])
         torch.testing.assert_close(feature[:1, :8, :4, :4], corner, atol=1e-12, rtol=1e-9)
-        torch.testing.assert_close(stats, torch.from_numpy(golden[f"enc{level}_stats"]), atol=1e-12, rtol=1e-9)
+        torch.testing.assert_close(
+            stats, torch.from_numpy(golden[f"enc{level}_stats"]), atol=1e-12, rtol=1e-9
+        )
 
 
 def test_training_equals_the_published_one():

@@ -91,7 +91,9 @@ def test_the_trunk_equals_timms_though_it_projects_before_padding(name):
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (3, 0), (0, 2), (3, 2)])
 def test_padding_windows_changes_no_bit_of_a_token_in_half_precision(rows, columns):
     tokens = torch.randn(2, 5, 4, 8, generator=torch.manual_seed(0)).bfloat16()
-    bias = 100 + torch.randn(8, generator=torch.manual_seed(1))  # adding and taking it away would round the tokens
+    bias = 100 + torch.randn(
+        8, generator=torch.manual_seed(1)
+    )  # adding and taking it away would round the tokens
     padded = pad_with(tokens, bias, rows, columns)
     assert padded.shape == (2, 5 + rows, 4 + columns, 8)
     assert torch.equal(padded[:, :5, :4], tokens)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sam_spl.errors import InputError
-from sam_spl.models.checkpoints import read_weights
-from sam_spl.models.naming import to_published
 from sam_spl.models.registry import build_model
+from sam_spl.weights.loading import read_weights
+from sam_spl.weights.published import to_published
 from tests.conftest import ROOT, golden_state
 
 
@@ -45,7 +45,9 @@ def test_conversion_round_trip_is_bit_exact(tmp_path, capsys):
         ([], [0.485, 0.456, 0.406], 256),
     ],
 )
-def test_a_converted_file_states_the_input_of_the_set_or_of_the_options(tmp_path, caplog, options, mean, size):
+def test_a_converted_file_states_the_input_of_the_set_or_of_the_options(
+    tmp_path, caplog, options, mean, size
+):
     torch.save(golden_state("t"), tmp_path / "a.pth")
     _script("convert_weights").convert([str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), *options])
     description = read_weights(tmp_path / "b.pt").description

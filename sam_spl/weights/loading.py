@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import atomic
 from sam_spl.models.datransnet import GatedUp, Res
-from sam_spl.models.description import check_description
-from sam_spl.models.naming import UNUSED, from_published, to_published
 from sam_spl.models.registry import build_model, model_config, model_names
+from sam_spl.weights.description import check_description
+from sam_spl.weights.published import UNUSED, from_published, to_published
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Weights:
         path: the file.
         state: tensors under our names (``kind`` ``ours`` and ``published``) or SAM 2's (``sam2``).
         kind: ``ours``, ``published`` or ``sam2``.
-        description: what our files say of themselves (:func:`~sam_spl.models.description.check_description`); empty
+        description: what our files say of themselves (:func:`~sam_spl.weights.description.check_description`); empty
             where a file says nothing.
     """
 
@@ -74,10 +74,14 @@ def read_weights(file: str | Path) -> Weights:
 
     content = read_torch(path)
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
-        raise InputError(f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict.")
+        raise InputError(
+            f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict."
+        )
     if content.get("format") == FORMAT:
         if "description" not in content:
-            raise InputError(f"{path}: is of this toolkit but lacks its description. Save or fetch the file again.")
+            raise InputError(
+                f"{path}: is of this toolkit but lacks its description. Save or fetch the file again."
+            )
         averaged = content.get("ema")
         return _weights(path, content.get("model") if averaged is None else averaged, content["description"])
     for key in ("model_state_dict", "state_dict", "model"):
@@ -113,12 +117,16 @@ def read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore", UserWarning)  # on pickle protocols, before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, AttributeError) as error:
-        if isinstance(error, pickle.UnpicklingError) and ("global" in str(error).lower() or _is_bare_pickle(path)):
+        if isinstance(error, pickle.UnpicklingError) and (
+            "global" in str(error).lower() or _is_bare_pickle(path)
+        ):
             raise InputError(
                 f"{path}: refused, because it holds pickled code besides tensors, which could run anything. "
                 "Save its state dict alone (torch.save(model.state_dict(), file)) where you trust it."
             ) from error
-        raise InputError(f"{path}: damaged, truncated or not a weights file. Fetch or save it again.") from error
+        raise InputError(
+            f"{path}: damaged, truncated or not a weights file. Fetch or save it again."
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
@@ -174,7 +182,9 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
         *(f"mistyped    {name} {why}" for name, why in mistyped.items()),
     ]
     if problems:
-        shown = "\n  ".join(problems[:12] + ([f"... and {len(problems) - 12} more"] if len(problems) > 12 else []))
+        shown = "\n  ".join(
+            problems[:12] + ([f"... and {len(problems) - 12} more"] if len(problems) > 12 else [])
+        )
         raise InputError(
             f"{source}: these weights are not this model's (another variant? other switches? damaged?), nothing was "
             f"loaded:\n  {shown}"
@@ -249,7 +259,11 @@ def load_trunk(model: nn.Module, source: str, hub: str | None = None) -> None:
         where = str(weights.path)
     _check_depth(state, trunk, where)
     # A three-stage variant takes three stages; deeper blocks of the file stay where they are.
-    used = {n: v for n, v in state.items() if not n.startswith("blocks.") or int(n.split(".")[1]) < len(trunk.blocks)}
+    used = {
+        n: v
+        for n, v in state.items()
+        if not n.startswith("blocks.") or int(n.split(".")[1]) < len(trunk.blocks)
+    }
     load_strict(trunk, used, where)
     _freeze_unless_told(model)
 
@@ -329,7 +343,9 @@ def _read_safetensors(path: Path) -> Weights:
             metadata = stream.metadata() or {}
             state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: damaged, truncated or not a weights file ({_first_line(error)}).") from error
+        raise InputError(
+            f"{path}: damaged, truncated or not a weights file ({_first_line(error)})."
+        ) from error
     try:
         description = json.loads(metadata.get("sam_spl", "{}"))
     except (ValueError, RecursionError) as error:
@@ -342,7 +358,9 @@ def _read_safetensors(path: Path) -> Weights:
 def _weights(path: Path, state: Any, description: Any) -> Weights:
     """Tensors under our names, and whose they are."""
     if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
-        raise InputError(f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict.")
+        raise InputError(
+            f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict."
+        )
     if not all(isinstance(value, Tensor) and not value.is_nested for value in state.values()):
         raise InputError(f"{path}: holds no plain state dict (first keys: {', '.join(list(state)[:4])}).")
     description = check_description(description, path)

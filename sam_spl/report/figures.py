@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sam_spl.files import atomic
-from sam_spl.inference.render import stretch
-from sam_spl.inference.report import Sample
 from sam_spl.metrics.curves import HALF, probabilities
 from sam_spl.metrics.figures import FIGURES
 from sam_spl.metrics.target import components, match
+from sam_spl.report.page import Sample
+from sam_spl.report.render import stretch
 
 _HIT, _MISSED, _FALSE = "#009e73", "#e69f00", "#d55e00"
 _INSET = 12  # pixels around a target that an inset shows, at least
@@ -37,7 +37,14 @@ def write_figures(folder: Path, details: Mapping[str, Any], samples: Sequence[Sa
     figures = {
         "roc": _curves(
             ("targets", target["fa"], target["pd"], "Fa per pixel", "Pd", _legend("auc_target", areas)),
-            ("pixels", pixel["fpr"], pixel["tpr"], "false positive rate", "recall", _legend("auc_pixel", areas)),
+            (
+                "pixels",
+                pixel["fpr"],
+                pixel["tpr"],
+                "false positive rate",
+                "recall",
+                _legend("auc_pixel", areas),
+            ),
             log=True,
         ),
         "pr": _curves(
@@ -112,8 +119,14 @@ def surfaces(samples: Sequence[Sample]) -> Figure:
 
 def _curves(*panels: tuple[str, Sequence[Any], Sequence[Any], str, str, str], log: bool = False) -> Figure:
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    for axis, (title, xs, ys, x_label, y_label, legend) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        points = [(x, y) for x, y in zip(xs, ys, strict=True) if x is not None and y is not None and (x > 0 or not log)]
+    for axis, (title, xs, ys, x_label, y_label, legend) in zip(
+        figure.subplots(1, len(panels)), panels, strict=True
+    ):
+        points = [
+            (x, y)
+            for x, y in zip(xs, ys, strict=True)
+            if x is not None and y is not None and (x > 0 or not log)
+        ]
         axis.plot(*(zip(*points, strict=True) if points else ([], [])), color="#0072b2", label=legend)
         axis.set(title=title, xlabel=x_label, ylabel=y_label, ylim=(0, 1.02))
         if log:
@@ -133,7 +146,9 @@ def _show(axis: Axes, panel: Any) -> None:
 def _box(axis: Axes, left: float, top: float, width: float, height: float, colour: str) -> None:
     from matplotlib.patches import Rectangle
 
-    axis.add_patch(Rectangle((left - 3, top - 3), width + 5, height + 5, fill=False, edgecolor=colour, linewidth=0.9))
+    axis.add_patch(
+        Rectangle((left - 3, top - 3), width + 5, height + 5, fill=False, edgecolor=colour, linewidth=0.9)
+    )
 
 
 def _inset(axis: Axes, panel: Any, box: Any, colour: str) -> None:
@@ -145,7 +160,9 @@ def _inset(axis: Axes, panel: Any, box: Any, colour: str) -> None:
     crop = padded[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
     right, bottom = x < panel.shape[1] / 2, y < panel.shape[0] / 2
     inset = axis.inset_axes((0.66 if right else 0.01, 0.01 if bottom else 0.66, 0.33, 0.33))
-    inset.imshow(crop, cmap="gray", interpolation="nearest", vmin=0, vmax=255 if panel.dtype == np.uint8 else 1)
+    inset.imshow(
+        crop, cmap="gray", interpolation="nearest", vmin=0, vmax=255 if panel.dtype == np.uint8 else 1
+    )
     inset.set(xticks=[], yticks=[])
     for spine in inset.spines.values():
         spine.set(color=colour, linewidth=1.2)

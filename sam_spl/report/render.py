@@ -68,7 +68,9 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     axes[0].set(xlabel="epoch", ylabel="training loss")
     if scored:
         for key, label, colour in (("iou", "IoU", "#0072b2"), ("pd", "Pd", "#d55e00")):
-            axes[1].plot([row["epoch"] for row in scored], [row[key] for row in scored], label=label, color=colour)
+            axes[1].plot(
+                [row["epoch"] for row in scored], [row[key] for row in scored], label=label, color=colour
+            )
         axes[1].set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
         axes[1].legend()
     for axis in axes:

@@ -107,20 +107,24 @@ def _reasons(first: Protocol, other: Protocol, figure: str, empties: bool) -> li
     if other.by_area != first.by_area and figure == "fa":
         reasons.append("false alarms as large as a detected target's component vanish")
     if other.empty != first.empty and figure == "niou" and empties:
-        reasons.append(f"an empty image that is predicted empty counts {other.empty:g} instead of {first.empty:g}")
+        reasons.append(
+            f"an empty image that is predicted empty counts {other.empty:g} instead of {first.empty:g}"
+        )
     return reasons
 
 
-def _details(counts: DatasetCounts, bootstrap: int, budget: float, groups: Sequence[str] | None) -> dict[str, Any]:
+def _details(
+    counts: DatasetCounts, bootstrap: int, budget: float, groups: Sequence[str] | None
+) -> dict[str, Any]:
     """hIoU, Pd by size and the curves, at the images' own resolution."""
     own = columns(PROTOCOLS["native"], counts.views)
     assert counts.curves is not None
     curve_columns = {"curves": counts.curves, **{key: own[key] for key in ("targets", "labelled", "pixels")}}
 
     def of_curves(sums: Columns) -> Mapping[str, Any]:
-        return curve_figures(sums["curves"], sums["targets"], sums["labelled"], sums["pixels"], budget=budget)[
-            "figures"
-        ]
+        return curve_figures(
+            sums["curves"], sums["targets"], sums["labelled"], sums["pixels"], budget=budget
+        )["figures"]
 
     parts = {
         "pd_by_size": (own, pd_by_size),
@@ -133,13 +137,16 @@ def _details(counts: DatasetCounts, bootstrap: int, budget: float, groups: Seque
         details[name] = {key: _plain(value) for key, value in ratios(sums).items()}
         details[f"{name}_intervals"] = intervals(of, ratios, groups=groups, resamples=bootstrap)
     endings = [key for key in own if key.startswith("targets_")]
-    details["targets_by_size"] = dict(zip(details["pd_by_size"], (int(own[key].sum()) for key in endings), strict=True))
+    details["targets_by_size"] = dict(
+        zip(details["pd_by_size"], (int(own[key].sum()) for key in endings), strict=True)
+    )
     sums = {key: column.sum(0) for key, column in curve_columns.items()}
     points = curve_figures(sums["curves"], sums["targets"], sums["labelled"], sums["pixels"], budget=budget)
     details["thresholds"] = THRESHOLDS.tolist()
     for level in ("target", "pixel"):
         details[f"{level}_curve"] = {
-            key: [None if np.isnan(y) else round(float(y), 9) for y in of] for key, of in points[level].items()
+            key: [None if np.isnan(y) else round(float(y), 9) for y in of]
+            for key, of in points[level].items()
         }
     return details
 
@@ -162,12 +169,15 @@ def _images(
     }
     rows = np.stack([of[column] for column in keys.values()], 1).astype(np.int64).tolist()
     ious = [
-        iou if counted == 1 else None for iou, counted in zip(of["iou_of_images"], of["images_of_niou"], strict=True)
+        iou if counted == 1 else None
+        for iou, counted in zip(of["iou_of_images"], of["images_of_niou"], strict=True)
     ]
     about: list[dict[str, Any]] = [{"name": name} for name in names]
     for row, group in zip(about, groups or [], strict=bool(groups)):
         row["group"] = group
-    for row, (height, width, content) in zip(about, [] if masks is None else masks.tolist(), strict=masks is not None):
+    for row, (height, width, content) in zip(
+        about, [] if masks is None else masks.tolist(), strict=masks is not None
+    ):
         row |= {"height": height, "width": width, "mask": f"{content:08x}"}
     return [
         {**first, **dict(zip(keys, row, strict=True)), "iou": iou}
@@ -202,7 +212,9 @@ def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> s
     result, bounds = first["scores"], first["intervals"]
     missed = result["targets"] - result["detected"]
 
-    def row(key: str, values: Mapping[str, Any], intervals: Mapping[str, Any], more: str = "") -> tuple[str, str]:
+    def row(
+        key: str, values: Mapping[str, Any], intervals: Mapping[str, Any], more: str = ""
+    ) -> tuple[str, str]:
         return FIGURES[key].title, FIGURES[key].full(values[key], intervals.get(key)) + more
 
     def beside(key: str, values: Mapping[str, Any]) -> str:
@@ -210,7 +222,10 @@ def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> s
 
     rows = [
         *about,
-        ("protocol", f"{first['protocol']}: threshold {first['threshold']}, at {first['resolution']} resolution"),
+        (
+            "protocol",
+            f"{first['protocol']}: threshold {first['threshold']}, at {first['resolution']} resolution",
+        ),
         row("iou", result, bounds),
         row("niou", result, bounds),
         row("f1", result, bounds, f"   {beside('precision', result)}, {beside('recall', result)}"),
@@ -232,10 +247,19 @@ def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> s
         rows += [
             (by_size.title, ", ".join(sizes)),
             (f"{title} <= {FIGURES['fa'].scale * details['fa_budget']:g}e-6", value),
-            row("hiou", hiou, details["hiou_intervals"], f"   {beside('seg_iou', hiou)}, {beside('loc_iou', hiou)}"),
+            row(
+                "hiou",
+                hiou,
+                details["hiou_intervals"],
+                f"   {beside('seg_iou', hiou)}, {beside('loc_iou', hiou)}",
+            ),
         ]
     if report["bootstrap"]:
-        units = f"{report['groups']} group(s) of {result['images']}" if report["groups"] else f"{result['images']}"
+        units = (
+            f"{report['groups']} group(s) of {result['images']}"
+            if report["groups"]
+            else f"{result['images']}"
+        )
         rows.append(("", f"in brackets: 95 % intervals over {units} images, {report['bootstrap']} resamples"))
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]

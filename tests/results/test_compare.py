@@ -11,20 +11,25 @@ import pytest
 from scipy import ndimage
 
 from sam_spl.errors import ConfigError, InputError
-from sam_spl.inference.compare import distinct, paired, table, two_sides
-from sam_spl.inference.result_files import find_results
-from sam_spl.inference.results import summarise
 from sam_spl.metrics import PROTOCOLS, Counter, protocols_named
+from sam_spl.results.compare import distinct, paired, table, two_sides
+from sam_spl.results.files import find_results
+from sam_spl.results.summary import summarise
 
 SIDE = 32
 
 
 def _scenes(images: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [ndimage.binary_dilation(rng.random((SIDE, SIDE)) < 0.004 * (k % 3), iterations=1) for k in range(images)]
+    return [
+        ndimage.binary_dilation(rng.random((SIDE, SIDE)) < 0.004 * (k % 3), iterations=1)
+        for k in range(images)
+    ]
 
 
-def _result(run: str, seed: int, noise: float, *, protocols: Sequence[str] = ("native",), images=9, side=SIDE, **more):
+def _result(
+    run: str, seed: int, noise: float, *, protocols: Sequence[str] = ("native",), images=9, side=SIDE, **more
+):
     """What testing writes of a network that is wrong in a share ``noise`` of pixels."""
     rng, masks = np.random.default_rng(seed), _scenes(images)
     of = protocols_named(protocols)
@@ -36,7 +41,12 @@ def _result(run: str, seed: int, noise: float, *, protocols: Sequence[str] = ("n
         rows.append(counter.row(k, {r: maps.get(r, prob) for r in counter.resolutions}, mask))
     report = summarise(counter.unpack(np.array(rows)), [f"im_{k}" for k in range(images)], of, **more)
     return report | {
-        "weights": {"file": f"/x/{run}/best.pt", "sha256": run, "model": "net", "settings": run.split("-")[0]},
+        "weights": {
+            "file": f"/x/{run}/best.pt",
+            "sha256": run,
+            "model": "net",
+            "settings": run.split("-")[0],
+        },
         "dataset": {"name": "SIRST", "lists": "50_50", "split": "test", "fingerprint": "f"},
         "image_size": side,
         "precision": "float32",
@@ -46,12 +56,22 @@ def _result(run: str, seed: int, noise: float, *, protocols: Sequence[str] = ("n
 @pytest.mark.parametrize("name", ["native", "sam_spl", "datransnet"])
 def test_the_paired_test_measures_the_difference_of_the_table(name):
     """Under every protocol, correctly empty images and relative thresholds too."""
-    reports = [_result(run, k, noise, protocols=[name]) for k, (run, noise) in enumerate((("a", 0.002), ("b", 0.02)))]
+    reports = [
+        _result(run, k, noise, protocols=[name]) for k, (run, noise) in enumerate((("a", 0.002), ("b", 0.02)))
+    ]
     text = paired([reports[0]], [reports[1]], resamples=50)
     lines = {line.split()[0]: float(line.split()[2]) for line in text.splitlines() if "p =" in line}
     a, b = (report["scores"] for report in reports)
-    scales = {"IoU": ("iou", 100), "nIoU": ("niou", 100), "F1": ("f1", 100), "Pd": ("pd", 100), "Fa": ("fa", 1e6)}
-    expected = {title: scale * (a[key] - b[key]) for title, (key, scale) in scales.items() if a[key] is not None}
+    scales = {
+        "IoU": ("iou", 100),
+        "nIoU": ("niou", 100),
+        "F1": ("f1", 100),
+        "Pd": ("pd", 100),
+        "Fa": ("fa", 1e6),
+    }
+    expected = {
+        title: scale * (a[key] - b[key]) for title, (key, scale) in scales.items() if a[key] is not None
+    }
     assert lines == pytest.approx(expected, abs=0.006)
     assert text.endswith("this speaks of these two weights only, not of training again.")
 
@@ -109,10 +129,14 @@ def test_other_rules_are_refused():
     a = _result("a", 0, 0.01)
     with pytest.raises(InputError, match=r"different rules \(empty: .*has nIoU 1; .*has nIoU 0\)"):
         paired([a], [_result("b", 1, 0.02, empty="zero")])
-    assert "IoU" in paired([a], [_result("b", 1, 0.02, empty="one")], resamples=100)  # what native does anyway
+    assert "IoU" in paired(
+        [a], [_result("b", 1, 0.02, empty="one")], resamples=100
+    )  # what native does anyway
     with pytest.raises(InputError, match=r"b was not scored under native. Test it with protocols=\[native\]"):
         paired([a], [_result("b", 1, 0.02, protocols=["mshnet"])])
-    small, large = (_result(name, 1, 0.02, protocols=["sam_spl"], side=side) for name, side in (("a", 32), ("b", 64)))
+    small, large = (
+        _result(name, 1, 0.02, protocols=["sam_spl"], side=side) for name, side in (("a", 32), ("b", 64))
+    )
     with pytest.raises(InputError, match="differ in the resolution that masks are scored at"):
         paired([small], [large])
 
@@ -127,7 +151,9 @@ def test_runs_that_differ_in_their_seed_are_one_method():
     assert "A: 3 runs, a-1, a-2, a-3\nB: 2 runs, b-4, b-5" in text
     iou = next(line for line in text.splitlines() if line.startswith("IoU")).split()
     means = [np.mean([100 * report["scores"]["iou"] for report in side]) for side in (a, b)]
-    assert [float(iou[2]), float(iou[3]), float(iou[4])] == pytest.approx([*means, means[0] - means[1]], abs=0.006)
+    assert [float(iou[2]), float(iou[3]), float(iou[4])] == pytest.approx(
+        [*means, means[0] - means[1]], abs=0.006
+    )
     fa = next(line for line in text.splitlines() if line.startswith("Fa"))
     assert fa.split()[-2:] == ["1.00", "-"]  # fewer false alarms are better
     with pytest.raises(ConfigError, match="5 results of 3 settings; it takes two results, or runs of two"):
@@ -136,7 +162,9 @@ def test_runs_that_differ_in_their_seed_are_one_method():
         paired([a[0], b[0]], [b[1]])
     with pytest.raises(ConfigError, match="a-1 is on both sides"):
         paired(a, [a[0]])
-    assert "B: 1 run, b-4; its training is taken to vary as the other's does" in paired(a, b[:1], resamples=1000)
+    assert "B: 1 run, b-4; its training is taken to vary as the other's does" in paired(
+        a, b[:1], resamples=1000
+    )
 
 
 def test_runs_that_agree_by_chance_tell_no_number_of_runs():
@@ -157,7 +185,9 @@ def test_sides_that_were_run_in_different_ways_say_so():
     other = copy.deepcopy(b) | {"image_size": 512, "precision": "bfloat16"}
     assert paired([a], [other], resamples=100).startswith(line)
     del b["precision"]  # as of predictions that scripts/score.py scored
-    assert paired([a], [b], resamples=100).startswith("the sides differ in precision (float32 against not stated):")
+    assert paired([a], [b], resamples=100).startswith(
+        "the sides differ in precision (float32 against not stated):"
+    )
     runs = [_result(f"a-{seed}", seed, 0.01) for seed in (1, 2)]
     assert paired(runs, [other], resamples=1000).startswith(line)
 

@@ -37,7 +37,15 @@ _COUNTS = {
     "intersection": "hit_pixels",
     **{
         key: key
-        for key in ("predicted", "labelled", "targets", "detected", "false_alarms", "false_alarm_pixels", "pixels")
+        for key in (
+            "predicted",
+            "labelled",
+            "targets",
+            "detected",
+            "false_alarms",
+            "false_alarm_pixels",
+            "pixels",
+        )
     },
 }
 #: Counts that cannot exceed others. IoU's own may: a relative threshold leaves images out of the others.
@@ -72,7 +80,11 @@ def find_results(paths: Iterable[str | Path]) -> list[Report]:
 
 def rows_of(report: Report, protocol: str) -> list[Row]:
     """The images under a protocol; none in files of earlier versions."""
-    return report["images"] if protocol == report["protocol"] else report["protocols"][protocol].get("images") or []
+    return (
+        report["images"]
+        if protocol == report["protocol"]
+        else report["protocols"][protocol].get("images") or []
+    )
 
 
 def columns_of(rows: Sequence[Row]) -> Columns:
@@ -91,7 +103,9 @@ def _read(file: Path) -> Report:
     if not isinstance(report, dict):
         raise InputError(f"{file} is no result file of testing.py (no table of keys).")
     if wrong := _wrong(report):
-        raise InputError(f"{file}: {wrong}. The file was changed or damaged, or is none of testing.py. Test again.")
+        raise InputError(
+            f"{file}: {wrong}. The file was changed or damaged, or is none of testing.py. Test again."
+        )
     return report
 
 
@@ -153,7 +167,9 @@ def _wrong_rows(rows: list[Any], scores: dict[str, Any]) -> str | None:
     counted = {key: sums[key] for key in ("targets", "detected", "false_alarms")}
     for key, value in {**figures(sums), "images": len(rows), **counted}.items():
         stated = scores.get(key)
-        if key in scores and not np.isclose(np.nan if stated is None else stated, value, 0, 1e-9, equal_nan=True):
+        if key in scores and not np.isclose(
+            np.nan if stated is None else stated, value, 0, 1e-9, equal_nan=True
+        ):
             return f" add up to another {key} than scores: {value:.9g}; {stated}"
     return None
 

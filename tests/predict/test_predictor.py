@@ -16,8 +16,8 @@ import sam_spl
 from sam_spl.cli import commands
 from sam_spl.data.dataset import Normalise, as_image, read_image
 from sam_spl.errors import ConfigError, InputError
-from sam_spl.models.checkpoints import save_weights
 from sam_spl.models.registry import build_model
+from sam_spl.weights.loading import save_weights
 from tests.conftest import GOLDEN, TINY, fill, golden_state, write_folder, write_palette_png
 
 GREY = np.random.default_rng(5).integers(0, 256, (40, 56), dtype=np.uint8)
@@ -29,7 +29,11 @@ def _file(folder: Path, name: str, image_size: int | None = None) -> Path:
     torch.manual_seed(1)
     model = build_model(name, **(TINY if name == "sam_spl_t" else {}))
     channels = model.in_channels
-    described = {"mean": [0.45, 0.4, 0.35][:channels], "std": [0.2, 0.25, 0.3][:channels], "image_size": image_size}
+    described = {
+        "mean": [0.45, 0.4, 0.35][:channels],
+        "std": [0.2, 0.25, 0.3][:channels],
+        "image_size": image_size,
+    }
     return save_weights(
         folder / f"{name}-{image_size}.safetensors",
         model.state_dict(),
@@ -135,7 +139,9 @@ def test_images_of_one_bit_and_sixteen_are_as_their_files_read(tmp_path):
         assert image.mode == name
         image.save(tmp_path / "x.png")
         np.testing.assert_array_equal(as_image(image), read_image(tmp_path / "x.png"))
-        np.testing.assert_array_equal(as_image(PIL.Image.open(tmp_path / "x.png")), read_image(tmp_path / "x.png"))
+        np.testing.assert_array_equal(
+            as_image(PIL.Image.open(tmp_path / "x.png")), read_image(tmp_path / "x.png")
+        )
     np.testing.assert_array_equal(as_image(PIL.Image.fromarray(bits)), 255 * bits)
 
 
@@ -182,7 +188,9 @@ def test_a_network_for_squeezed_images_gives_one_answer_as_well(image, tmp_path)
 def test_a_frame_that_is_shrunk_is_told_of_once_for_each_size(tmp_path, caplog):
     file = _file(tmp_path, "datransnet", 32)
     predict = sam_spl.load(file, device="cpu", precision="fp32")
-    frames = {size: np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8) for size in ((96, 64), (32, 20))}
+    frames = {
+        size: np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8) for size in ((96, 64), (32, 20))
+    }
     wide = np.zeros((32, 64), np.uint8)
     for image in (*frames.values(), *frames.values(), wide):
         assert predict(image).shape == image.shape
@@ -204,7 +212,9 @@ def test_a_frame_that_is_shrunk_is_told_of_once_for_each_size(tmp_path, caplog):
 def test_the_numbers_of_the_docstring(tmp_path, caplog):
     predict = sam_spl.load(_file(tmp_path, "datransnet", 256), device="cpu", precision="fp32")
     predict._tell_of_shrinking(1080, 1920)
-    assert caplog.messages[0].startswith("1920x1080 is shrunk to 256x256: a 3x3 target becomes 0.4 x 0.7 pixels.")
+    assert caplog.messages[0].startswith(
+        "1920x1080 is shrunk to 256x256: a 3x3 target becomes 0.4 x 0.7 pixels."
+    )
 
 
 @pytest.mark.parametrize("size", [0, -5, 64.5, "x", True, np.True_, np.int64(0)])
@@ -229,7 +239,9 @@ def _published(folder: Path, name: str) -> Path:
         torch.save(golden_state("t"), folder / "p.pth")
         return folder / "p.pth"
     manifest = json.loads((GOLDEN / "datransnet_manifest.json").read_text())
-    state = {n: torch.from_numpy(np.asarray(fill.parameter(n, tuple(shape)))) for n, (shape, _) in manifest.items()}
+    state = {
+        n: torch.from_numpy(np.asarray(fill.parameter(n, tuple(shape)))) for n, (shape, _) in manifest.items()
+    }
     torch.save({"state_dict": {f"model.{n}": value for n, value in state.items()}}, folder / "p.pth.tar")
     return folder / "p.pth.tar"
 
@@ -263,9 +275,14 @@ def test_published_weights_give_the_same_by_python_and_by_testing(tmp_path, name
         caplog.clear()
         imagenet = sam_spl.load(file, device="cpu", precision="fp32")
         (said,) = caplog.messages
-        assert "taken as for a set without its own (dataset= names another): mean [0.485, 0.456, 0.406]" in said
         assert (
-            np.abs(imagenet(root / "images" / "im_4.png") - np.load(tmp_path / "out/predictions/im_4.npy")).max() > 0.01
+            "taken as for a set without its own (dataset= names another): mean [0.485, 0.456, 0.406]" in said
+        )
+        assert (
+            np.abs(
+                imagenet(root / "images" / "im_4.png") - np.load(tmp_path / "out/predictions/im_4.npy")
+            ).max()
+            > 0.01
         )
 
 
@@ -280,8 +297,20 @@ def test_published_weights_give_the_same_by_python_and_by_testing(tmp_path, name
 def test_a_size_given_to_testing_or_to_a_predictor_is_the_same(tmp_path, name, trained, words, size):
     file = _file(tmp_path, name, trained)
     root = write_folder(tmp_path / "mine", lists={"train": [0, 1, 2, 3], "test": [4, 5]})
-    flags = ["--dataset", "custom", "--data_path", str(root), "--weights", str(file), "--device", "cpu", *words]
-    commands.test([*flags, "save_predictions=npy", "bootstrap=0", "report=0", f"output_dir={tmp_path / 'out'}"])
+    flags = [
+        "--dataset",
+        "custom",
+        "--data_path",
+        str(root),
+        "--weights",
+        str(file),
+        "--device",
+        "cpu",
+        *words,
+    ]
+    commands.test(
+        [*flags, "save_predictions=npy", "bootstrap=0", "report=0", f"output_dir={tmp_path / 'out'}"]
+    )
     assert json.loads((tmp_path / "out" / "results.json").read_text())["image_size"] == size
     predict = sam_spl.load(file, device="cpu", precision="fp32", image_size=size)
     for image in ("im_4", "im_5"):

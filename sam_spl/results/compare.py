@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from sam_spl.errors import ConfigError, InputError, nearest
-from sam_spl.inference.result_files import Report, columns_of, rows_of
 from sam_spl.metrics.figures import MAIN, Figure, figures
 from sam_spl.metrics.protocols import EMPTY_IMAGE
 from sam_spl.metrics.uncertainty import Comparison, compare_runs, paired_test
+from sam_spl.results.files import Report, columns_of, rows_of
 
 Rows = dict[str, dict[str, Any]]  # image's name -> what it adds
 
@@ -80,7 +80,9 @@ def table(reports: Sequence[Report], form: str = "text") -> str:
         return stream.getvalue().rstrip("\n")
     shown = [key for key in about[0] if key in ("model", "trained on", "tested on") or _differs(key, about)]
     common = "; ".join(
-        f"{key} {about[0][key]}" for key in about[0] if key not in shown and _one(key, about) and about[0][key] != "-"
+        f"{key} {about[0][key]}"
+        for key in about[0]
+        if key not in shown and _one(key, about) and about[0][key] != "-"
     )
     body = [
         [*(str(row[key]) for key in shown), *(figure.text(scores[figure.key]) for figure in MAIN)]
@@ -138,7 +140,9 @@ def paired(a: Sequence[Report], b: Sequence[Report], *, resamples: int = 10000) 
     name = a[0]["protocol"]
     for report in (*a, *b):
         if name not in report["protocols"]:
-            raise InputError(f"--paired: {_run(report)} was not scored under {name}. Test it with protocols=[{name}].")
+            raise InputError(
+                f"--paired: {_run(report)} was not scored under {name}. Test it with protocols=[{name}]."
+            )
     a, b = distinct(a, name)[0], distinct(b, name)[0]
     for side in (a, b):
         settings = {_thing(report, name) for report in side if report["weights"].get("settings")}
@@ -154,7 +158,11 @@ def paired(a: Sequence[Report], b: Sequence[Report], *, resamples: int = 10000) 
     compared = compare_runs(
         columns[: len(a)], columns[len(a) :], figures, groups=groups, resamples=max(resamples // 10, 100)
     )
-    where = f"{len(tables[0])} images" + (f" in {len(set(groups))} groups" if groups else "") + f", protocol {name}"
+    where = (
+        f"{len(tables[0])} images"
+        + (f" in {len(set(groups))} groups" if groups else "")
+        + f", protocol {name}"
+    )
     unlike = _unlike(a, b, name)
     if len(a) > 1 or len(b) > 1:
         return "\n".join([*unlike, _methods(a, b, compared, where)])
@@ -230,7 +238,9 @@ def _same_images(reports: Sequence[Report], protocol: str) -> list[Rows]:
                     f"{both} were scored by different rules ({key}: {rule}; {other}). Test both in one way."
                 )
         for keys, what in _SAME.items():
-            unequal = [name for name, row in first.items() if any(row.get(k) != rows[name].get(k) for k in keys)]
+            unequal = [
+                name for name, row in first.items() if any(row.get(k) != rows[name].get(k) for k in keys)
+            ]
             if unequal:
                 raise InputError(
                     f"{both} differ in {what} ({len(unequal)} of {len(first)} images, first {unequal[0]}). Test both "
@@ -268,7 +278,9 @@ def _thing(report: Report, protocol: str) -> tuple[str, ...]:
 def _repeats(one: Report, other: Report, protocol: str | None = None) -> bool:
     """Whether all that ``one`` says is in ``other``."""
     for name in [protocol] if protocol else one["protocols"]:
-        if name not in other["protocols"] or _about(one, name) | {"run": ""} != _about(other, name) | {"run": ""}:
+        if name not in other["protocols"] or _about(one, name) | {"run": ""} != _about(other, name) | {
+            "run": ""
+        }:
             return False
     rows, others = one.get("images", []), other.get("images", [])
     if [(row["name"], row.get("mask")) for row in rows] != [(row["name"], row.get("mask")) for row in others]:
@@ -283,7 +295,10 @@ def _means(runs: Sequence[Report], protocol: str) -> tuple[list[str], str]:
     try:
         tables = _same_images(runs, protocol)
     except InputError:
-        cells = [_mean_and_spread([run["protocols"][protocol]["scores"] for run in runs], figure) for figure in MAIN]
+        cells = [
+            _mean_and_spread([run["protocols"][protocol]["scores"] for run in runs], figure)
+            for figure in MAIN
+        ]
         return cells, "+-: standard deviation of runs"
     compared = compare_runs(
         [columns_of(list(rows.values())) for rows in tables], [], figures, groups=_groups(tables[0])
@@ -347,7 +362,9 @@ def _one(key: str, about: Sequence[dict[str, Any]]) -> bool:
 def _differs(key: str, about: Sequence[dict[str, Any]]) -> bool:
     """Whether a column tells rows apart; the empty rule does within a protocol only, having one of its own in each."""
     if key == "empty images":
-        return len({(row["protocol"], row["empty images"]) for row in about}) > len({row["protocol"] for row in about})
+        return len({(row["protocol"], row["empty images"]) for row in about}) > len(
+            {row["protocol"] for row in about}
+        )
     return not _one(key, about)
 
 

@@ -39,7 +39,9 @@ class World:
 
     def autocast(self) -> torch.autocast:
         """Context of the forward pass."""
-        return torch.autocast(self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None)
+        return torch.autocast(
+            self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
+        )
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
@@ -129,7 +131,9 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
         if index < count:
             return torch.device("cuda", index)
     has = f"{count} CUDA device(s), numbered from 0" if count else "no CUDA device"
-    raise InputError(f"device: {name} is not there; this machine has {has}. Choose --device auto or --device cpu.")
+    raise InputError(
+        f"device: {name} is not there; this machine has {has}. Choose --device auto or --device cpu."
+    )
 
 
 def promise_float32() -> None:
@@ -145,7 +149,8 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
         elif device.type == "cpu":
             fast = any(
-                getattr(torch.cpu, probe, bool)() for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+                getattr(torch.cpu, probe, bool)()
+                for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
             )
         else:
             fast = False

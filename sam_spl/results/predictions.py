@@ -50,7 +50,9 @@ def find_predictions(folder: Path) -> dict[str, Path]:
         ending = next((ending for ending in reversed(_ENDINGS) if stem.endswith(ending)), "")
         name = stem.removesuffix(ending)
         if name in found:
-            raise InputError(f"--predictions: {found[name]} and {path.name} are for one image. Keep one of the two.")
+            raise InputError(
+                f"--predictions: {found[name]} and {path.name} are for one image. Keep one of the two."
+            )
         found[name] = path
     if not found:
         raise InputError(f"--predictions: {folder} holds no file ({', '.join(SUFFIXES)}).")
@@ -59,7 +61,9 @@ def find_predictions(folder: Path) -> dict[str, Path]:
 
 def full_scale(paths: Iterable[Path]) -> float:
     """What stands for one in image files: 255, or 1 where no file of all has a larger value."""
-    largest = max((int(decode(path).max()) for path in paths if path.suffix.lower() not in (".npy", ".mat")), default=0)
+    largest = max(
+        (int(decode(path).max()) for path in paths if path.suffix.lower() not in (".npy", ".mat")), default=0
+    )
     return 1.0 if largest <= 1 else 255.0 if largest <= 255 else 65535.0
 
 
@@ -103,7 +107,11 @@ def _array(path: Path) -> NDArray[Any]:
             from scipy.io import loadmat
 
             content: Mapping[str, Any] = loadmat(path)
-            maps = {key: value for key, value in content.items() if not key.startswith("__") and np.ndim(value) == 2}
+            maps = {
+                key: value
+                for key, value in content.items()
+                if not key.startswith("__") and np.ndim(value) == 2
+            }
             if len(maps) != 1:
                 raise InputError(
                     f"{path} holds {len(maps)} two-dimensional variables ({', '.join(maps)}); one is needed."

@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 import sam_spl
 from sam_spl.errors import InputError
-from sam_spl.models.checkpoints import FORMAT, load_model, load_strict, load_trunk, read_weights, save_weights
 from sam_spl.models.datransnet import DATransNet
-from sam_spl.models.naming import UNUSED, from_published, to_published
 from sam_spl.models.registry import build_model
+from sam_spl.weights.loading import FORMAT, load_model, load_strict, load_trunk, read_weights, save_weights
+from sam_spl.weights.published import UNUSED, from_published, to_published
 from tests.conftest import GOLDEN, TINY, fill, golden_state
 
 
@@ -30,12 +30,16 @@ def tiny() -> torch.nn.Module:
 
 
 def _same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+    return a.keys() == b.keys() and all(
+        torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a
+    )
 
 
 def _sam2_file(path, model, extra_blocks=0, starts_stage=True):
     """A SAM 2 checkpoint around the model's own trunk, with neck tensors and deeper blocks as the real ones have."""
-    trunk = to_published({f"encoder.trunk.{name}": value for name, value in model.encoder.trunk.state_dict().items()})
+    trunk = to_published(
+        {f"encoder.trunk.{name}": value for name, value in model.encoder.trunk.state_dict().items()}
+    )
     trunk = {name: torch.randn_like(value) for name, value in trunk.items()}
     depth = len(model.encoder.trunk.blocks)
     for block in range(depth, depth + extra_blocks):
@@ -149,8 +153,9 @@ def test_a_file_of_another_function_is_refused_with_both_values(tmp_path, name, 
     assert _same(before, model.state_dict())
     if key in model.not_in_shapes:
         theirs, own = (of.built_from["arguments"][key] for of in (other, model))
-        assert f"trained with {key} {theirs}, the model has {own}. Build the model with {key}={theirs}" in str(
-            error.value
+        assert (
+            f"trained with {key} {theirs}, the model has {own}. Build the model with {key}={theirs}"
+            in str(error.value)
         )
         with torch.no_grad():  # which is no small matter
             other.load_state_dict(model.state_dict())
@@ -161,7 +166,9 @@ def test_a_file_of_another_function_is_refused_with_both_values(tmp_path, name, 
 def test_the_train_size_of_datransnet_changes_its_probabilities_by_hundredths(tmp_path):
     """So a file of 512 in a model of 256 cannot pass in silence."""
     manifest = json.loads((GOLDEN / "datransnet_manifest.json").read_text())
-    state = {n: torch.from_numpy(np.asarray(fill.parameter(n, tuple(shape)))) for n, (shape, _) in manifest.items()}
+    state = {
+        n: torch.from_numpy(np.asarray(fill.parameter(n, tuple(shape)))) for n, (shape, _) in manifest.items()
+    }
     models = {size: build_model("datransnet", train_size=size).eval() for size in (256, 512)}
     image = torch.from_numpy(fill.image("datransnet/a", (2, 1, 256, 256)))[:1, :, :128, :128]
     for model in models.values():
@@ -288,7 +295,9 @@ def test_malformed_descriptions_end_in_one_line_that_names_the_file(tmp_path, ti
 def test_what_results_could_not_repeat_is_refused_before_the_test(tmp_path, tiny, value):
     description = {**tiny.built_from, "note": ["fine", {"n": 1.5, "none": None}], "extra": {"deep": [value]}}
     torch.save({"format": FORMAT, "model": tiny.state_dict(), "description": description}, tmp_path / "w.pt")
-    with pytest.raises(InputError, match=r"w\.pt: its description is malformed: 'extra' is not JSON \(") as error:
+    with pytest.raises(
+        InputError, match=r"w\.pt: its description is malformed: 'extra' is not JSON \("
+    ) as error:
         load_model(tmp_path / "w.pt")
     assert "\n" not in str(error.value)
 
@@ -307,10 +316,18 @@ def _no_json(path):
             "lacks its descrip",
         ),
         ("w.pt", lambda path: torch.save({"format": FORMAT, "description": {}}, path), "holds no weights"),
-        ("w.pt", lambda path: torch.save({"format": FORMAT, "model": 3, "description": {}}, path), "holds no weights"),
+        (
+            "w.pt",
+            lambda path: torch.save({"format": FORMAT, "model": 3, "description": {}}, path),
+            "holds no weights",
+        ),
         ("w.pt", lambda path: torch.save({"model": {1: torch.zeros(1)}}, path), "holds no weights"),
         ("w.pt", lambda path: torch.save({"a": torch.zeros(1)}, path), "does not say which network it is of"),
-        ("w.pt", lambda path: torch.save({"encoder.trunk.blocks.x.y": torch.zeros(1)}, path), "does not say which"),
+        (
+            "w.pt",
+            lambda path: torch.save({"encoder.trunk.blocks.x.y": torch.zeros(1)}, path),
+            "does not say which",
+        ),
     ],
 )
 def test_a_file_without_a_whole_description_ends_in_one_line(tmp_path, name, write, message):
@@ -353,7 +370,10 @@ MISTYPED = {
     "sparse": (lambda x: x.to_sparse(), r"is not dense \(float32, sparse_coo, cpu\)"),
     "sparse rows": (lambda x: x.flatten(1).to_sparse_csr(), r"is not dense \(float32, sparse_csr, cpu\)"),
     "without values": (lambda x: x.to("meta"), r"is not dense \(float32, strided, meta\)"),
-    "quantised": (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), r"is not dense \(qint8, strided, cpu\)"),
+    "quantised": (
+        lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+        r"is not dense \(qint8, strided, cpu\)",
+    ),
     "int64": (lambda x: x.long(), "is int64, the model has float32"),
     "bool": (lambda x: x > 0, "is bool, the model has float32"),
     "complex64": (lambda x: x.to(torch.complex64), "is complex64, the model has float32"),
@@ -364,7 +384,9 @@ MISTYPED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # on the state of sparse and quantised
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning"
+)  # on the state of sparse and quantised
 @pytest.mark.parametrize("case", MISTYPED)
 def test_tensors_that_could_not_be_copied_as_they_are_are_listed_and_nothing_is_loaded(tmp_path, tiny, case):
     change, message = MISTYPED[case]
@@ -397,7 +419,9 @@ def test_tensors_without_one_shape_are_no_state_dict(tmp_path, tiny):
 @pytest.mark.parametrize("nothing", ["", " "])
 def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch, nothing):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"^weights: no file is named\. Give a weights file or a run folder\.$"):
+    with pytest.raises(
+        InputError, match=r"^weights: no file is named\. Give a weights file or a run folder\.$"
+    ):
         read_weights(nothing)
     with pytest.raises(InputError, match=r"\. is a folder without"):
         read_weights(".")
@@ -509,4 +533,6 @@ def test_a_failed_write_leaves_neither_file_nor_remains(tmp_path, tiny):
 
 
 def test_unused_tensors_keep_their_names():
-    assert next(iter(from_published({"image_encoder.trunk.promote_genertor.patchEmded.0.bias": 1}))).startswith(UNUSED)
+    assert next(
+        iter(from_published({"image_encoder.trunk.promote_genertor.patchEmded.0.bias": 1}))
+    ).startswith(UNUSED)

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from sam_spl.data.dataset import Image, Mask
 from sam_spl.files import write_text
-from sam_spl.inference.render import stretch
 from sam_spl.metrics.curves import STEPS, detections
 from sam_spl.metrics.dataset_counts import DatasetCounts
 from sam_spl.metrics.figures import MAIN, figures
 from sam_spl.metrics.protocols import PROTOCOLS, columns
 from sam_spl.metrics.target import components
+from sam_spl.report.render import stretch
 
-_TEMPLATE = Path(__file__).with_name("report.html")
+_TEMPLATE = Path(__file__).with_name("page.html")
 _MOST_BYTES = 18_000_000  # of pictures; a report is to stay under 20 MB
 _MOST_BOXES = 40  # of false alarms at one threshold, the largest
 
@@ -51,7 +51,7 @@ def write_report(
 
     Args:
         path: file to write.
-        report: from :func:`sam_spl.inference.results.summarise`, with details.
+        report: from :func:`sam_spl.results.summary.summarise`, with details.
         counts: what it was made from.
         title: headline.
         about: what was tested on what.
@@ -115,7 +115,10 @@ def live_figures(counts: DatasetCounts, *, empty: float | None = None) -> dict[s
         "false_alarm_pixels": false.sum(0),
     }
     ratios = figures(sums)
-    return {figure.key: [None if np.isnan(value) else float(value) for value in ratios[figure.key]] for figure in MAIN}
+    return {
+        figure.key: [None if np.isnan(value) else float(value) for value in ratios[figure.key]]
+        for figure in MAIN
+    }
 
 
 def _image(sample: Sample, empty: float | None) -> dict[str, Any]:
@@ -124,7 +127,9 @@ def _image(sample: Sample, empty: float | None) -> dict[str, Any]:
     steps: list[list[Any]] = []
     for step, predictions, matched in detections(sample.level, targets):
         hit = set(matched[matched >= 0].tolist())
-        false = sorted((k for k in range(len(predictions)) if k not in hit), key=lambda k: -int(predictions.areas[k]))
+        false = sorted(
+            (k for k in range(len(predictions)) if k not in hit), key=lambda k: -int(predictions.areas[k])
+        )
         boxes = predictions.boxes[false[:_MOST_BOXES]].tolist()
         entry = ["".join("1" if k >= 0 else "0" for k in matched), boxes, len(false)]
         if not steps or steps[-1][1:] != entry:

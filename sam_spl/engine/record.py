@@ -11,7 +11,7 @@ import torch
 
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import atomic, write_text
-from sam_spl.models.checkpoints import FORMAT, read_torch, save_weights
+from sam_spl.weights.loading import FORMAT, read_torch, save_weights
 
 
 class RunFolder:
@@ -75,7 +75,9 @@ def find_last(resume: str | Path) -> Path:
     path = Path(resume).expanduser()
     path = path / "last.pt" if path.is_dir() else path
     if not path.is_file():
-        raise InputError(f"resume: no file {path}. Give a run folder that holds last.pt, or leave --resume out.")
+        raise InputError(
+            f"resume: no file {path}. Give a run folder that holds last.pt, or leave --resume out."
+        )
     return path
 
 
@@ -88,5 +90,7 @@ def read_last(resume: str | Path) -> dict[str, Any]:
     path = find_last(resume)
     state = read_torch(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or "optimizer" not in state:
-        raise InputError(f"resume: {path} is not the last.pt of a run. To start from its weights, use --weights.")
+        raise InputError(
+            f"resume: {path} is not the last.pt of a run. To start from its weights, use --weights."
+        )
     return state

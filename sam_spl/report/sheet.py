@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sam_spl.data.dataset import read_image, read_mask
 from sam_spl.data.layout import Item
 from sam_spl.files import atomic
-from sam_spl.inference.render import stretch
+from sam_spl.report.render import stretch
 
 _TILE = 220  # pixels
 _COLUMNS = 8

@@ -15,11 +15,11 @@ from torch import nn
 from sam_spl.data.catalog import normalise_of
 from sam_spl.data.dataset import Image, Normalise, as_image
 from sam_spl.data.known import dataset_file, network_input
-from sam_spl.engine.distributed import World, pick_device, pick_precision, promise_float32
 from sam_spl.engine.evaluator import check_finite, probability
 from sam_spl.errors import ConfigError
-from sam_spl.models.checkpoints import load_model
 from sam_spl.resize import resize_image
+from sam_spl.runtime import World, pick_device, pick_precision, promise_float32
+from sam_spl.weights.loading import load_model
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,12 @@ class Predictor:
     """
 
     def __init__(
-        self, model: nn.Module, normalise: Normalise, image_size: int | None, world: World, resize: str = "pillow"
+        self,
+        model: nn.Module,
+        normalise: Normalise,
+        image_size: int | None,
+        world: World,
+        resize: str = "pillow",
     ) -> None:
         self.model = model.to(world.device, memory_format=torch.channels_last).eval()
         self.normalise, self.image_size, self.world, self.resize = normalise, image_size, world, resize
@@ -101,7 +106,7 @@ def load(
     Files of this toolkit state all that is needed. Published ones do not:
 
     Args:
-        file: as :func:`sam_spl.models.checkpoints.read_weights`.
+        file: as :func:`sam_spl.weights.loading.read_weights`.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16.
         dataset: the set that published SAM-SPL weights were trained on, by any of its names: their images are
@@ -111,13 +116,15 @@ def load(
             network was trained for.
 
     Raises:
-        InputError: as :func:`sam_spl.models.checkpoints.load_model`, or no such device.
+        InputError: as :func:`sam_spl.weights.loading.load_model`, or no such device.
         ConfigError: no such data set, or no such size.
     """
     if image_size is not None and image_size != "auto":
         whole = isinstance(image_size, int | np.integer) and not isinstance(image_size, bool)
         if not whole or image_size < 1:
-            raise ConfigError(f"image_size: {image_size!r} is not valid, give a number of pixels, None or auto.")
+            raise ConfigError(
+                f"image_size: {image_size!r} is not valid, give a number of pixels, None or auto."
+            )
         image_size = int(image_size)
     settings = None if dataset is None else dataset_file(dataset)
     model, description = load_network(file, settings, train_size=train_size)
@@ -139,7 +146,7 @@ def load_network(
     recipe is one for all sets: values / 255, images at their own size.
 
     Args:
-        file: as :func:`sam_spl.models.checkpoints.load_model`.
+        file: as :func:`sam_spl.weights.loading.load_model`.
         dataset: settings of a data set, from its file or the command line; None for a set without its own.
         train_size: of DATransNet weights that do not state it.
 
@@ -147,7 +154,7 @@ def load_network(
         The model in evaluation mode and its description, with ``mean``, ``std``, ``image_size`` and ``resize``.
 
     Raises:
-        InputError: as :func:`sam_spl.models.checkpoints.load_model`.
+        InputError: as :func:`sam_spl.weights.loading.load_model`.
     """
     model, description = load_model(file, train_size=train_size)
     known = network_input({} if dataset is None else dataset)

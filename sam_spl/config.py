@@ -1,0 +1,148 @@
+"""Typed configuration from plain values, and where the YAML files are that hold such values.
+
+The dataclasses stand beside what they configure and check their values in ``__post_init__``; here is what all of them
+share. Nothing heavy is imported, since ``--help`` needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sam_spl.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+_own_folders: list[Path] = []
+
+
+def config_folder() -> Path:
+    """The toolkit's folder of YAML files: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def add_config_folder(folder: str | Path) -> None:
+    """Use the groups (``model/ dataset/ recipe/ loss/ experiment/``) of a folder of one's own as well.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise ConfigError(
+            f"config_dir: no folder {path}. It holds model/, dataset/, recipe/, loss/ or experiment/."
+        )
+    if path not in _own_folders:
+        _own_folders.append(path)
+
+
+def config_folders() -> list[Path]:
+    """All folders of YAML files; the toolkit's own comes last."""
+    return [*_own_folders, config_folder()]
+
+
+def group_files(group: str) -> dict[str, Path]:
+    """The choices of a group: name -> file. A file of one's own hides the toolkit's of the same name."""
+    files: dict[str, Path] = {}
+    for folder in config_folders():
+        for path in sorted((folder / group).glob("*.yaml")):
+            files.setdefault(path.stem, path)
+    return dict(sorted(files.items()))
+
+
+def group_file(group: str, name: str) -> dict[str, Any]:
+    """The content of one choice of a group, with its interpolations resolved where they can be.
+
+    Raises:
+        ConfigError: no such choice.
+    """
+    files = group_files(group)
+    if name not in files:
+        raise ConfigError(f"{group}: {name!r} is unknown. Nearest: {nearest(name, files)}")
+    content = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def read(cls: type[T], values: Mapping[str, Any], at: str = "") -> T:
+    """An instance of a dataclass of settings from plain values, types and rules checked.
+
+    Args:
+        cls: the dataclass; its fields are numbers, text, lists, tables or further such classes.
+        values: by field name; what is absent keeps its default.
+        at: key of the whole, for messages.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest valid ones), a value of another kind, or a broken rule.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), dict(values))
+        result = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        cause = error.__cause__ if isinstance(error.__cause__, ConfigError) else None
+        raise cause or ConfigError(explain(error, cls, at)) from error
+    assert isinstance(result, cls)
+    return result
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """The plain values of a dataclass of settings: what :func:`read` makes it from again."""
+    return asdict(settings)
+
+
+def explain(error: OmegaConfBaseException, cls: type[Any], at: str = "") -> str:
+    """OmegaConf's message in one line, with the key and the nearest valid ones."""
+    text = " ".join(str(error).split())
+    full = str(getattr(error, "full_key", None) or "")
+    key = f"{at}.{full}".strip(".") or "configuration"
+    if match := re.search(r"Key '([^']+)' not in '", text):
+        return f"{key}: no such key. Nearest: {nearest(match[1], keys_of(cls))}"
+    if match := re.search(r"Value '(.*?)' (?:of type '\S+' )?could not be converted to (\w+)", text):
+        kind = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}.get(
+            match[2], match[2]
+        )
+        return f"{key}: {match[1]!r} is not {kind}."
+    return f"{key}: {text[:300]}"
+
+
+def keys_of(cls: type[Any], prefix: str = "") -> list[str]:
+    """Every key of a dataclass of settings, ``a.b`` for those inside others."""
+    from dataclasses import fields, is_dataclass
+    from typing import get_type_hints
+
+    hints = get_type_hints(cls)
+    keys = []
+    for field in fields(cls):
+        keys.append(prefix + field.name)
+        if is_dataclass(hints[field.name]):
+            keys += keys_of(hints[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
+    return keys
+
+
+def require(holds: bool, key: str, value: Any, rule: str) -> None:
+    """Refuse a value.
+
+    Raises:
+        ConfigError: ``holds`` is false; the message is "KEY: VALUE is not valid, RULE."
+    """
+    if not holds:
+        raise ConfigError(f"{key}: {value} is not valid, {rule}.")
+
+
+def require_choice(value: Any, key: str, choices: Iterable[Any]) -> None:
+    """Refuse a value that is none of some.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    choices = tuple(choices)
+    shown = ", ".join("null" if choice is None else str(choice) for choice in choices)
+    require(value in choices, key, value, f"choose of {shown}")
