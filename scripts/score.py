@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sam_spl.cli.config import check_pattern
 from sam_spl.cli.errors import run
 from sam_spl.data.catalog import group_names
+from sam_spl.data.config import check_pattern
 from sam_spl.data.dataset import read_mask
 from sam_spl.data.layout import read_list
 from sam_spl.data.pairing import Files, files_below

@@ -3,52 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from sam_spl.data.known import IMAGENET_MEAN, IMAGENET_STD
+from sam_spl.data.config import DatasetConfig, check_pattern
 from sam_spl.errors import ConfigError
-
-
-@dataclass
-class DatasetConfig:
-    """Where a data set is and how its recipe treats it."""
-
-    name: str = MISSING
-    title: str = MISSING  # as papers spell it
-    aliases: list[str] = field(default_factory=list)  # other names for the command line and for folders
-    source: str = "folder"  # folder | synthetic
-    data_path: str | None = "./datasets"  # the set's folder, or one that holds it
-    lists: str | None = None  # folder of the split lists, where a set comes with several
-    default_lists: str | None = None  # which of several, with lists=null
-    group: str | None = (
-        None  # pattern whose match in a name (its first group) tells images that are not independent
-    )
-    missing: str = "error"  # error | skip: what to do about images or masks that are not there
-    odd_masks: list[str] = field(
-        default_factory=list
-    )  # names whose masks may be of another size than their images
-    published_splits: list[str] = field(default_factory=list)  # counts of images, as 663/664
-    official_lists: list[str] = field(
-        default_factory=list
-    )  # fingerprints of lists, as far as they are recorded
-    published_size: list[int] | None = None  # (H, W), where all images of the set are of one size
-    members: list[Any] = field(default_factory=list)  # names of the sets that this one is the union of
-    image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
-    test_size: int | None = None  # where testing differs from image_size
-    native_test: bool = False  # testing at each image's own size
-    resize: str = "pillow"  # pillow | opencv: how images and masks get to image_size (sam_spl/resize.py)
-    mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))  # of [0, 1] values
-    std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
-    augment: str = "scale_crop"
-    copy_paste: float = 0.0  # probability in the set's published recipe
-    synthetic: dict[str, Any] = field(
-        default_factory=dict
-    )  # train, val, test: counts; and SyntheticSource's arguments
 
 
 @dataclass
@@ -253,18 +215,6 @@ def check(config: Any) -> None:
         config.num_workers,
         "must be >= 0",
     )
-
-
-def check_pattern(key: str, pattern: str | None) -> None:
-    """Whether a value is a regular expression.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    try:
-        re.compile(pattern or "")
-    except re.error as error:
-        raise ConfigError(f"{key}: {pattern!r} is no regular expression ({error}).") from error
 
 
 def _require(holds: bool, key: str, value: Any, rule: str) -> None:

@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sam_spl.cli import auto
-from sam_spl.cli.config import DatasetConfig, check, register
+from sam_spl.cli.config import check, register
 from sam_spl.config import config_folder
+from sam_spl.data.config import DatasetConfig
 from sam_spl.data.known import dataset_file, dataset_named
 from sam_spl.errors import ConfigError, nearest, plain
 

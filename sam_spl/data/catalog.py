@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sam_spl.data.config import DatasetConfig
 from sam_spl.data.dataset import FolderSource, Joined, Normalise, Source
 from sam_spl.data.identity import Identity, identify
 from sam_spl.data.known import set_called
@@ -141,11 +142,11 @@ class DataSet:
         return part
 
 
-def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataSet:
+def open_dataset(config: DatasetConfig, *, val_share: float = 0.0, seed: int = 0) -> DataSet:
     """Find a data set.
 
     Args:
-        config: :class:`~sam_spl.cli.config.DatasetConfig`.
+        config: which set, and where.
         val_share: of the training images, held out for validation where the set has no validation images.
         seed: of what is held out, and of generated images.
 
@@ -174,7 +175,7 @@ def open_dataset(config: Any, *, val_share: float = 0.0, seed: int = 0) -> DataS
     )
 
 
-def locate(config: Any) -> Split:
+def locate(config: DatasetConfig) -> Split:
     """Where the files of one folder set lie.
 
     Raises:
@@ -182,12 +183,11 @@ def locate(config: Any) -> Split:
         InputError: the folder, a mask or a listed image is missing.
     """
     if config.members:
-        names = ", ".join(str(getattr(member, "name", member)) for member in config.members)
+        names = ", ".join(member.name for member in config.members)
         raise ConfigError(f"dataset: {config.name} is a union of sets. Take them one by one: {names}")
     if config.source != "folder":
         raise ConfigError(f"dataset.source: {config.source!r} of {config.name} is no folder of images")
-    if config.missing not in ("error", "skip"):
-        raise ConfigError(f"dataset.missing: {config.missing!r} is neither error nor skip")
+    assert config.data_path is not None
     root = find_root(config.data_path, (config.title, config.name, *config.aliases))
     try:
         return find_split(
@@ -206,7 +206,7 @@ def locate(config: Any) -> Split:
         ) from error
 
 
-def _members(members: list[Any]) -> dict[str, Split]:
+def _members(members: list[DatasetConfig]) -> dict[str, Split]:
     """The sets of a union by their titles."""
     splits = {member.title: locate(member) for member in members}
     if len({split.root for split in splits.values()}) < len(splits):
@@ -217,7 +217,7 @@ def _members(members: list[Any]) -> dict[str, Split]:
     return splits
 
 
-def _identity(members: list[Any], splits: Mapping[str, Split]) -> Identity:
+def _identity(members: list[DatasetConfig], splits: Mapping[str, Split]) -> Identity:
     found = [identify(member, splits[member.title]) for member in members]
     return Identity(
         mismatch="; ".join(one.mismatch for one in found if one.mismatch) or None,
@@ -259,11 +259,11 @@ def _part(role: str, items: tuple[Item, ...]) -> Part:
     return Part(role, len(items), fingerprint(items), lambda: FolderSource(items))
 
 
-def groups_of(config: Any, names: Sequence[str]) -> list[str] | None:
+def groups_of(config: DatasetConfig, names: Sequence[str]) -> list[str] | None:
     """The group of each image by ``dataset.group``; None where the set's images are independent.
 
     Args:
-        config: :class:`~sam_spl.cli.config.DatasetConfig`; of a union each member has its own pattern.
+        config: of the set; of a union each member has its own pattern.
         names: as the set's source gives them.
     """
     members = config.members or [config]
@@ -300,7 +300,7 @@ def hold_out(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[It
     )
 
 
-def normalise_of(config: Any, channels: int) -> Normalise:
+def normalise_of(settings: Mapping[str, Any] | DatasetConfig, channels: int) -> Normalise:
     """The normalisation of a data set for a network of ``channels``.
 
     A network of one channel takes the mean of three values: they are equal where a set has its own, and ImageNet's
@@ -309,7 +309,8 @@ def normalise_of(config: Any, channels: int) -> Normalise:
     Raises:
         ConfigError: mean and std have neither one value nor one per channel.
     """
-    mean, std = tuple(config["mean"]), tuple(config["std"])
+    values = settings if isinstance(settings, Mapping) else vars(settings)
+    mean, std = tuple(values["mean"]), tuple(values["std"])
     if channels == 1 and len(mean) == len(std) == 3:
         mean, std = (fmean(mean),), (fmean(std),)
     if len(mean) != len(std) or len(mean) not in (1, channels) or min(std) <= 0:
@@ -319,7 +320,7 @@ def normalise_of(config: Any, channels: int) -> Normalise:
     return Normalise(mean, std, channels)
 
 
-def _synthetic(config: Any, seed: int) -> DataSet:
+def _synthetic(config: DatasetConfig, seed: int) -> DataSet:
     arguments = {str(key): value for key, value in config.synthetic.items()}
     counts = {role: int(arguments.pop(role, 0)) for role in ("train", "val", "test")}
     for key in ("areas", "scr"):

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_spl.data.config import DatasetConfig
 from sam_spl.data.dataset import binarise, decode, read_image
 from sam_spl.data.identity import identify
 from sam_spl.data.layout import Item, Split, fingerprint
@@ -77,12 +78,12 @@ def examine(item: Item, role: str) -> Facts:
     return facts
 
 
-def check(split: Split, named: Any) -> dict[str, Any]:
+def check(split: Split, named: DatasetConfig) -> dict[str, Any]:
     """Examine every image of a split.
 
     Args:
         split: from :func:`sam_spl.data.layout.find_split` with ``skip_missing``.
-        named: :class:`~sam_spl.cli.config.DatasetConfig` of the set that it is called.
+        named: the settings of the set that it is called.
 
     Returns:
         Plain values for JSON: what there is, and under ``wrong`` and ``noteworthy`` what to do about it.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from omegaconf import OmegaConf
-
-from sam_spl.config import config_folder
+from sam_spl.config import group_file, group_files
+from sam_spl.data.config import DatasetConfig
 from sam_spl.data.dataset import decode
 from sam_spl.data.layout import Item, Split, fingerprint
 from sam_spl.errors import InputError
@@ -30,12 +28,11 @@ class Identity:
     remark: str | None = None
 
 
-def identify(config: Any, split: Split, sizes: Iterable[tuple[int, int]] | None = None) -> Identity:
+def identify(config: DatasetConfig, split: Split, sizes: Iterable[tuple[int, int]] | None = None) -> Identity:
     """Compare a set with what is known of the one that it is called.
 
     Args:
-        config: :class:`~sam_spl.cli.config.DatasetConfig` of the name: ``published_splits``, ``official_lists`` and
-            ``published_size`` are what is known.
+        config: of the name: ``published_splits``, ``official_lists`` and ``published_size`` are what is known.
         split: the set as it was found, nothing held out yet.
         sizes: (H, W) of its images as they are stored; read from a few of them where they are not given.
     """
@@ -72,16 +69,17 @@ def identify(config: Any, split: Split, sizes: Iterable[tuple[int, int]] | None 
     return Identity()
 
 
-def _signs_of_another(config: Any, counts: str, lists: set[str]) -> list[str]:
+def _signs_of_another(config: DatasetConfig, counts: str, lists: set[str]) -> list[str]:
     """Lists of another known set, or its counts of images, or more images than the named set has."""
-    for path in sorted((config_folder() / "dataset").glob("*.yaml")):
-        other = OmegaConf.load(path)
-        if other.name == config.name:
+    for name in group_files("dataset"):
+        other = group_file("dataset", name)
+        title = other.get("title", name)
+        if other.get("name", name) == config.name:
             continue
         if lists & set(other.get("official_lists", [])):
-            return [f"its lists are those of {other.title}"]
+            return [f"its lists are those of {title}"]
         if counts in other.get("published_splits", []) and counts not in config.published_splits:
-            return [f"its {counts} images are those of {other.title}"]
+            return [f"its {counts} images are those of {title}"]
     most = max(_total(one) for one in config.published_splits)
     return [f"it has {_total(counts)} images and not {most}"] if _total(counts) > most else []
 

@@ -1,4 +1,4 @@
-"""The data sets that are known by name: the files of ``configs/dataset/``.
+"""The data sets that are known by name: the files of ``configs/dataset/`` and of the user's own folders.
 
 Nothing heavy is imported here, since ``--help`` needs the names.
 """
@@ -6,12 +6,14 @@ Nothing heavy is imported here, since ``--help`` needs the names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
-from sam_spl.config import config_folder
+from sam_spl.config import group_file, group_files
 from sam_spl.errors import ConfigError, nearest, plain
+from sam_spl.registry import is_reference
+
+if TYPE_CHECKING:
+    from sam_spl.data.config import DatasetConfig
 
 #: ImageNet's normalisation, of values in [0, 1]: what SAM-SPL's recipe takes for any set without its own.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -19,16 +21,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def dataset_named(name: str) -> str:
-    """The file of ``configs/dataset/`` that a name or alias means, in any case and punctuation.
+    """The file that a name or alias means, in any case and punctuation.
 
     Raises:
         ConfigError: unknown.
     """
     known: dict[str, str] = {}
-    for path in sorted((config_folder() / "dataset").glob("*.yaml")):
-        content = OmegaConf.load(path)
-        for alias in (path.stem, content.title, *content.get("aliases", [])):
-            known[str(alias)] = path.stem
+    for stem in group_files("dataset"):
+        content = group_file("dataset", stem)
+        for alias in (stem, content.get("title", stem), *content.get("aliases", [])):
+            known[str(alias)] = stem
     by_plain = {plain(alias): stem for alias, stem in known.items()}
     if plain(name) not in by_plain:
         raise ConfigError(
@@ -46,16 +48,23 @@ def set_called(folder: str) -> str | None:
         return None
 
 
-def dataset_file(name: str) -> Any:
+def dataset_file(name: str) -> dict[str, Any]:
     """What the file of a name or alias says.
 
     Raises:
-        ConfigError: unknown.
+        ConfigError: unknown, or the file names code to import.
     """
-    return OmegaConf.load(config_folder() / "dataset" / f"{dataset_named(name)}.yaml")
+    stem = dataset_named(name)
+    content = {"name": stem, "title": stem} | group_file("dataset", stem)
+    if is_reference(str(content.get("augment", ""))):
+        raise ConfigError(
+            f"{group_files('dataset')[stem]}: augment: {content['augment']!r} is code, which a file may not name. Give "
+            f"it on the command line: trainer.augment={content['augment']}"
+        )
+    return content
 
 
-def network_input(settings: Mapping[str, Any]) -> dict[str, Any]:
+def network_input(settings: Mapping[str, Any] | DatasetConfig) -> dict[str, Any]:
     """What a network sees of a data set's images in testing: ``mean``, ``std``, ``image_size`` and ``resize``.
 
     Args:
@@ -65,10 +74,11 @@ def network_input(settings: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``image_size`` is None where each image keeps its own size.
     """
-    size = settings.get("test_size") or settings.get("image_size", 256)
+    values = settings if isinstance(settings, Mapping) else vars(settings)
+    size = values.get("test_size") or values.get("image_size", 256)
     return {
-        "mean": [float(value) for value in settings.get("mean", IMAGENET_MEAN)],
-        "std": [float(value) for value in settings.get("std", IMAGENET_STD)],
-        "image_size": None if settings.get("native_test") else size,
-        "resize": settings.get("resize", "pillow"),
+        "mean": [float(value) for value in values.get("mean", IMAGENET_MEAN)],
+        "std": [float(value) for value in values.get("std", IMAGENET_STD)],
+        "image_size": None if values.get("native_test") else size,
+        "resize": values.get("resize", "pillow"),
     }

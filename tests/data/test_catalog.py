@@ -7,12 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
-from sam_spl.cli.flags import compose_config, dataset_config
 from sam_spl.data.catalog import group_names, groups_of, locate, open_dataset
+from sam_spl.data.config import DatasetConfig
 from sam_spl.data.dataset import read_image, read_mask
-from sam_spl.data.known import dataset_named
+from sam_spl.data.known import dataset_file, dataset_named
 from sam_spl.errors import ConfigError, InputError
 from tests.conftest import ROOT, write_folder, write_palette_png
 
@@ -146,7 +145,7 @@ def build(root: Path, layout: str) -> str:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_published_layout_is_read_as_it_is(tmp_path, layout):
-    data = open_dataset(dataset_config(build(tmp_path, layout), data_path=str(tmp_path)))
+    data = open_dataset(DatasetConfig.named(build(tmp_path, layout), data_path=str(tmp_path)))
     assert {role: part.count for role, part in data.parts.items()} == {"train": 3, "val": 0, "test": 2}
     for role, stems in STEMS.items():
         source = data.part(role).open()
@@ -173,13 +172,15 @@ def test_every_published_layout_is_read_as_it_is(tmp_path, layout):
     ],
 )
 def test_sets_go_by_names_and_aliases_in_any_case(title, spellings):
-    assert {str(dataset_config(name).title) for name in (title, *spellings)} == {title}
+    assert {str(DatasetConfig.named(name).title) for name in (title, *spellings)} == {title}
 
 
 @pytest.mark.parametrize("stem", SETS)
 def test_no_two_sets_share_a_name(stem):
-    config = dataset_config(stem)
-    assert {dataset_named(str(name)) for name in (stem, config.title, *config.aliases)} == {stem}
+    config = dataset_file(stem)
+    assert {dataset_named(str(name)) for name in (stem, config["title"], *config.get("aliases", []))} == {
+        stem
+    }
 
 
 def test_pictures_beside_the_sets_do_not_hide_them(tmp_path):
@@ -187,14 +188,14 @@ def test_pictures_beside_the_sets_do_not_hide_them(tmp_path):
     for suffix in ("png", "jpg"):
         cv2.imwrite(str(tmp_path / f"overview.{suffix}"), _draw(0)[0])
         cv2.imwrite(str(tmp_path / "NUDT-SIRST" / f"overview.{suffix}"), _draw(0)[0])
-    assert open_dataset(dataset_config(name, data_path=str(tmp_path))).part("train").count == 3
+    assert open_dataset(DatasetConfig.named(name, data_path=str(tmp_path))).part("train").count == 3
 
 
 def test_a_union_is_not_one_folder():
     with pytest.raises(
         ConfigError, match=r"sirst3 is a union of sets\. Take them one by one: sirst, nudt_sirst, irstd_1k"
     ):
-        locate(dataset_config("sirst3"))
+        locate(DatasetConfig.named("sirst3"))
 
 
 def test_the_odd_mask_of_sirst_is_resized_and_any_other_is_an_error(tmp_path):
@@ -204,7 +205,7 @@ def test_the_odd_mask_of_sirst_is_resized_and_any_other_is_an_error(tmp_path):
         str(masks / "Misc_111_pixels0.png"),
         cv2.resize(_draw(1)[1], (112, 80), interpolation=cv2.INTER_NEAREST),
     )
-    config = dataset_config(name, data_path=str(tmp_path))
+    config = DatasetConfig.named(name, data_path=str(tmp_path))
     source = open_dataset(config).part("train").open()
     np.testing.assert_array_equal(source.load(1)[1], _draw(1)[1] > 0)
 
@@ -219,10 +220,10 @@ def test_the_default_split_is_taken_where_there_are_several(tmp_path):
     other.mkdir()
     (other / "train.txt").write_text("000001\na b\n")
     (other / "test.txt").write_text("XDU7\n")
-    assert open_dataset(dataset_config(name, data_path=str(tmp_path))).lists == "50_50"
+    assert open_dataset(DatasetConfig.named(name, data_path=str(tmp_path))).lists == "50_50"
     other.rename(other.with_name("mine"))
     with pytest.raises(InputError, match=r"2 splits \(idx_427, mine\)"):
-        open_dataset(dataset_config(name, data_path=str(tmp_path)))
+        open_dataset(DatasetConfig.named(name, data_path=str(tmp_path)))
 
 
 def test_equal_lists_in_two_folders_are_one_split(tmp_path):
@@ -231,7 +232,7 @@ def test_equal_lists_in_two_folders_are_one_split(tmp_path):
     (root / "50_50").mkdir()
     for role, stems in STEMS.items():
         (root / "50_50" / f"{role}.txt").write_text("".join(f"{stem}.png\r\n" for stem in stems[::-1]))
-    assert open_dataset(dataset_config(name, data_path=str(tmp_path))).part("test").count == 2
+    assert open_dataset(DatasetConfig.named(name, data_path=str(tmp_path))).part("test").count == 2
 
 
 def test_several_splits_of_one_folder_are_told_apart_by_their_endings(tmp_path):
@@ -239,7 +240,7 @@ def test_several_splits_of_one_folder_are_told_apart_by_their_endings(tmp_path):
     splits = tmp_path / "SIRSTv2" / "splits"
     (splits / "train_v1.txt").write_text("000001")
     (splits / "test_v1.txt").write_text("XDU7")
-    config = dataset_config(name, data_path=str(tmp_path))
+    config = DatasetConfig.named(name, data_path=str(tmp_path))
     assert open_dataset(config).part("train").count == 3  # full is the default
     config.lists = "splits/v1"
     assert open_dataset(config).part("train").count == 1
@@ -251,7 +252,7 @@ def test_a_set_found_in_part_stops_or_is_counted(tmp_path, missing):
     root = tmp_path / "NUDT-SIRST"
     (root / "images" / "000001.png").unlink()
     (root / "masks" / "XDU7.png").unlink()
-    config = dataset_config(name, data_path=str(tmp_path), missing=missing)
+    config = DatasetConfig.named(name, data_path=str(tmp_path), missing=missing)
     if missing == "error":
         with pytest.raises(InputError) as error:
             open_dataset(config)
@@ -267,7 +268,7 @@ def test_a_set_found_in_part_stops_or_is_counted(tmp_path, missing):
 def test_images_that_no_list_names_need_no_mask(tmp_path):
     name = build(tmp_path, "IRSTDID-SKY, capitals in one more folder")
     cv2.imwrite(str(tmp_path / "IRSTDID-800" / "IRSTDID-SKY" / "Images" / "0501.png"), _draw(0)[0])
-    assert open_dataset(dataset_config(name, data_path=str(tmp_path))).part("train").count == 3
+    assert open_dataset(DatasetConfig.named(name, data_path=str(tmp_path))).part("train").count == 3
 
 
 def test_a_frame_is_not_taken_for_the_same_frame_of_another_sequence(tmp_path):
@@ -281,7 +282,7 @@ def test_a_frame_is_not_taken_for_the_same_frame_of_another_sequence(tmp_path):
     (tmp_path / "test.txt").write_text("44/1(2)\n")
     (tmp_path / "masks" / "44" / "1(1).bmp").unlink()
     (tmp_path / "images" / "45" / "1(2).bmp").unlink()
-    data = open_dataset(dataset_config("custom", data_path=str(tmp_path), missing="skip"))
+    data = open_dataset(DatasetConfig.named("custom", data_path=str(tmp_path), missing="skip"))
     assert data.skipped == ("45/1(2)", "44/1(1)")
     assert data.part("test").open().name(0) == "44/1(2)"
 
@@ -295,7 +296,7 @@ def test_images_or_masks_alone_may_lie_in_folders(tmp_path, image, mask):
             cv2.imwrite(str(path), _draw(0)[kind == "masks"])
     (tmp_path / "train.txt").write_text("a")
     (tmp_path / "test.txt").write_text("images/" + image.replace("a", "b"))
-    data = open_dataset(dataset_config("custom", data_path=str(tmp_path)))
+    data = open_dataset(DatasetConfig.named("custom", data_path=str(tmp_path)))
     assert (data.part("train").count, data.part("test").open().name(0)) == (1, image.replace("a", "b"))
 
 
@@ -303,21 +304,20 @@ def test_names_that_differ_in_their_suffix_only_are_an_error(tmp_path):
     name = build(tmp_path, "NUDT-SIRST, 50_50")
     cv2.imwrite(str(tmp_path / "NUDT-SIRST" / "images" / "000001.bmp"), _draw(0)[0])
     with pytest.raises(InputError, match=r"000001\.bmp and 000001\.png differ in their suffix only"):
-        open_dataset(dataset_config(name, data_path=str(tmp_path)))
+        open_dataset(DatasetConfig.named(name, data_path=str(tmp_path)))
 
 
 def test_a_union_holds_the_images_of_its_members_under_their_names(tmp_path):
     for layout in ("NUDT-SIRST, 50_50", "SIRST, _pixels0 and idx_427"):
         build(tmp_path, layout)
-    overrides = ["dataset=union", "dataset.members=[sirst,nudt_sirst]", f"dataset.data_path='{tmp_path}'"]
-    config = compose_config("train", overrides).dataset
-    assert (config.title, list(config.mean)) == ("SIRST+NUDT-SIRST", [0.485, 0.456, 0.406])
+    config = DatasetConfig.named("union", members=["sirst", "NUDT-SIRST"], data_path=str(tmp_path))
+    assert (config.title, config.mean) == ("SIRST+NUDT-SIRST", [0.485, 0.456, 0.406])
     data = open_dataset(config)
     source = data.part("train").open()
     assert [source.name(k) for k in range(6)] == [
         f"{title}/{stem}" for title in ("SIRST", "NUDT-SIRST") for stem in STEMS["train"]
     ]
-    alone = open_dataset(dataset_config("sirst", data_path=str(tmp_path))).part("train")
+    alone = open_dataset(DatasetConfig.named("sirst", data_path=str(tmp_path))).part("train")
     assert data.part("train").fingerprint != alone.fingerprint
 
 
@@ -325,7 +325,7 @@ def _without_lists(tmp_path, counts):
     """Folders of images without lists, by name; every name of an image is in all of them."""
     return {
         name: open_dataset(
-            dataset_config("custom", data_path=str(write_folder(tmp_path / name, count=count)))
+            DatasetConfig.named("custom", data_path=str(write_folder(tmp_path / name, count=count)))
         )
         for name, count in counts.items()
     }
@@ -343,7 +343,7 @@ def test_a_folder_without_lists_is_tested_whole_by_weights_that_do_not_know_it(t
         assert (whole.role, whole.count) == ("all", 10)
         assert sorted(whole.open().name(k) for k in range(10)) == [f"im_{k}" for k in range(10)]
     # What is held out for validation was in the training list all the same.
-    config = dataset_config("custom", data_path=str(tmp_path / "own"))
+    config = DatasetConfig.named("custom", data_path=str(tmp_path / "own"))
     assert open_dataset(config, val_share=0.3).training_lists == own.training_lists
     # Files of earlier versions state the list that they were trained on alone.
     before = {"dataset": "custom", "fingerprint": own.parts["train"].fingerprint}
@@ -353,7 +353,7 @@ def test_a_folder_without_lists_is_tested_whole_by_weights_that_do_not_know_it(t
 def test_a_folder_is_told_again_after_images_came_and_went(tmp_path):
     """By the content of some training images: names like 000001 are in many sets."""
     write_folder(tmp_path / "mine", count=30)
-    config = dataset_config("custom", data_path=str(tmp_path / "mine"))
+    config = DatasetConfig.named("custom", data_path=str(tmp_path / "mine"))
     before = open_dataset(config)
     trained_on = {"dataset": "custom", "sets": before.training_lists, "samples": before.training_samples}
     assert len(trained_on["samples"]["custom"]) == 16
@@ -373,7 +373,7 @@ def test_a_folder_is_told_again_after_images_came_and_went(tmp_path):
     assert not trained & {held_out.open().name(k) for k in range(held_out.count)}
     # Another set whose images go by the same names.
     write_folder(tmp_path / "other", count=30, size=(50, 44))
-    other = open_dataset(dataset_config("custom", data_path=str(tmp_path / "other")))
+    other = open_dataset(DatasetConfig.named("custom", data_path=str(tmp_path / "other")))
     assert other.part_to_test({**trained_on, "sets": {"custom": "0f"}}).role == "all"
 
 
@@ -384,14 +384,14 @@ def test_a_folder_of_another_sets_name_is_asked_about(tmp_path):
         (root / name / "train.txt").write_text("im_3")
         (root / name / "test.txt").write_text(f"im_{test}")
     with pytest.raises(InputError, match=r"splits .*Its folder is called SIRST: --dataset sirst"):
-        open_dataset(dataset_config("nudt_sirst", data_path=str(root)))
+        open_dataset(DatasetConfig.named("nudt_sirst", data_path=str(root)))
     with pytest.raises(InputError, match="splits") as error:
-        open_dataset(dataset_config("sirst", data_path=str(root)))
+        open_dataset(DatasetConfig.named("sirst", data_path=str(root)))
     assert "another set" not in str(error.value)
 
 
 def test_a_set_of_the_same_name_is_not_new_to_weights_though_images_were_added(tmp_path):
-    config = dataset_config("sirst", data_path=str(tmp_path), published_splits=[])
+    config = DatasetConfig.named("sirst", data_path=str(tmp_path), published_splits=[])
     write_folder(tmp_path / "SIRST", count=12)
     before = open_dataset(config).training_lists
     write_folder(tmp_path / "more" / "SIRST", count=14)
@@ -403,7 +403,7 @@ def test_a_set_of_the_same_name_is_not_new_to_weights_though_images_were_added(t
 
 
 def test_sets_with_lists_are_tested_on_their_test_images_by_any_weights(folder):
-    data = open_dataset(dataset_config("custom", data_path=str(folder)))
+    data = open_dataset(DatasetConfig.named("custom", data_path=str(folder)))
     part = data.part_to_test(None)
     assert (part.role, part.count) == ("test", 2)
 
@@ -413,11 +413,15 @@ def test_each_set_of_a_union_is_tested_as_it_would_be_alone(tmp_path):
     write_folder(tmp_path / "NUDT-SIRST", count=10)
     write_folder(tmp_path / "IRSTD-1k", lists={"train": [0, 1, 2], "test": [3, 4]})
     members = {
-        name: dataset_config(name, data_path=str(tmp_path), published_splits=[], published_size=None)
+        name: DatasetConfig.named(name, data_path=str(tmp_path), published_splits=[], published_size=None)
         for name in ("sirst", "nudt_sirst", "irstd_1k")
     }
     alone = {config.title: open_dataset(config) for config in members.values()}
-    union = open_dataset(dataset_config("union", members=list(members.values()), title="all three"))
+    union = open_dataset(
+        DatasetConfig.named(
+            "sirst3", members=list(members.values()), title="all three", data_path=str(tmp_path)
+        )
+    )
     assert union.training_lists == {title: of.training_lists[title] for title, of in alone.items()}
     part = union.part_to_test({"dataset": "SIRST", "sets": alone["SIRST"].training_lists})
     held_out = alone["SIRST"].parts["test"].count
@@ -431,27 +435,29 @@ def test_each_set_of_a_union_is_tested_as_it_would_be_alone(tmp_path):
 
 def test_all_is_every_image_once(tmp_path):
     lists = {"train": [0, 1, 2], "val": [2, 3], "test": [4, 5, 0]}
-    data = open_dataset(dataset_config("custom", data_path=str(write_folder(tmp_path / "a", lists=lists))))
+    data = open_dataset(
+        DatasetConfig.named("custom", data_path=str(write_folder(tmp_path / "a", lists=lists)))
+    )
     source = data.part("all").open()
     assert [source.name(k) for k in range(len(source))] == [f"im_{k}" for k in (0, 1, 2, 3, 4, 5)]
 
     for role, count in (("train", 3), ("test", 2)):  # other images of the same names
         write_folder(tmp_path / "b" / role, count=count, size=(40, 40 + count))
-    part = open_dataset(dataset_config("custom", data_path=str(tmp_path / "b"))).part("all")
+    part = open_dataset(DatasetConfig.named("custom", data_path=str(tmp_path / "b"))).part("all")
     source = part.open()
     names = {source.name(k): source.load(k)[1].shape[1] for k in range(len(source))}
     assert names == {f"train/im_{k}" if k < 2 else "im_2": 43 for k in range(3)} | {
         f"test/im_{k}": 42 for k in range(2)
     }
 
-    config = dataset_config("synthetic", image_size=32, synthetic={"train": 3, "val": 1, "test": 2})
+    config = DatasetConfig.named("synthetic", image_size=32, synthetic={"train": 3, "val": 1, "test": 2})
     source = open_dataset(config).part("all").open()
     assert len({source.name(k) for k in range(len(source))}) == 6
 
 
 def test_a_union_of_generated_images_is_refused():
     with pytest.raises(ConfigError, match="synthetic cannot be part of a union"):
-        compose_config("train", ["dataset=union", "dataset.members=[sirst,synthetic]"])
+        DatasetConfig.named("union", members=["sirst", "synthetic"])
 
 
 def test_formats(tmp_path):
@@ -504,14 +510,12 @@ def test_formats(tmp_path):
     ],
 )
 def test_frames_and_copies_are_grouped_by_their_names(name, expected):
-    assert groups_of(dataset_config(name), list(expected)) == list(expected.values())
+    assert groups_of(DatasetConfig.named(name), list(expected)) == list(expected.values())
 
 
 def test_each_set_of_a_union_has_its_own_groups_and_most_sets_have_none():
-    assert groups_of(dataset_config("sirst"), ["Misc_1", "Misc_2"]) is None
-    union = OmegaConf.create(
-        {"group": None, "members": [{"title": "SIRST", "group": None}, {"title": "IRDST", "group": "^(.+)/"}]}
-    )
+    assert groups_of(DatasetConfig.named("sirst"), ["Misc_1", "Misc_2"]) is None
+    union = DatasetConfig.named("union", members=["sirst", "irdst"])
     names = ["SIRST/Misc_1_1", "SIRST/Misc_1_2", "IRDST/44/1", "IRDST/44/2", "IRDST/45/1"]
     assert groups_of(union, names) == ["SIRST/Misc_1_1", "SIRST/Misc_1_2", "IRDST/44", "IRDST/44", "IRDST/45"]
     union.members[1].group = None

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import shift
 
-from sam_spl.cli.flags import dataset_config
 from sam_spl.data.check import check, perceptual_hash
+from sam_spl.data.config import DatasetConfig
 from sam_spl.data.layout import find_split
 from sam_spl.data.synthetic import SyntheticSource
 from tests.conftest import write_palette_png
@@ -31,7 +31,9 @@ def scenes(tmp_path: Path) -> Path:
 
 
 def _check(root: Path, **known) -> dict:
-    return check(find_split(root, skip_missing=True), dataset_config("custom", **known))
+    return check(
+        find_split(root, skip_missing=True), DatasetConfig.named("custom", data_path=str(root), **known)
+    )
 
 
 def _image(root: Path, index: int) -> np.ndarray:
@@ -169,7 +171,7 @@ def test_lists_are_compared_with_the_published_ones(scenes):
 
 
 def test_the_real_sirst_has_one_scene_on_both_sides_of_its_split(sirst):
-    report = check(find_split(sirst, "50_50"), dataset_config("sirst"))
+    report = check(find_split(sirst, "50_50"), DatasetConfig.named("sirst"))
     assert report["wrong"] == []
     assert report["near_duplicates"] == [["Misc_201", "Misc_204"]]
     assert (report["targets"], report["target_not_visible"]) == (533, [])

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from sam_spl.cli.flags import dataset_config
 from sam_spl.data.catalog import open_dataset
 from sam_spl.data.identity import Identity, identify
+from sam_spl.data.config import DatasetConfig
 from sam_spl.data.layout import Item, Split
 
 
@@ -44,7 +44,7 @@ def _split(counts: str, *, val: int = 0, prefix: str = "a") -> Split:
     ],
 )
 def test_counts_and_sizes_tell_another_set_from_a_part_of_it(name, counts, size, mismatch, remark):
-    identity = identify(dataset_config(name), _split(counts), [size] * 5)
+    identity = identify(DatasetConfig.named(name, data_path="somewhere"), _split(counts), [size] * 5)
     for got, expected in ((identity.mismatch, mismatch), (identity.remark, remark)):
         assert (got is None) is (expected is None), got
         assert expected is None or (expected in got and "\n" not in got)
@@ -52,20 +52,25 @@ def test_counts_and_sizes_tell_another_set_from_a_part_of_it(name, counts, size,
 
 def test_one_image_of_another_size_is_no_other_set():
     split = _split("663/664")
-    assert identify(dataset_config("nudt_sirst"), split, [(256, 256)] * 3 + [(9, 9)] * 2) == Identity()
-    assert identify(dataset_config("nudt_sirst"), split, [(256, 256)] * 2 + [(9, 9)] * 3).mismatch is not None
+    assert identify(DatasetConfig.named("nudt_sirst"), split, [(256, 256)] * 3 + [(9, 9)] * 2) == Identity()
     assert (
-        identify(dataset_config("nudt_sirst"), split) == Identity()
+        identify(DatasetConfig.named("nudt_sirst"), split, [(256, 256)] * 2 + [(9, 9)] * 3).mismatch
+        is not None
+    )
+    assert (
+        identify(DatasetConfig.named("nudt_sirst"), split) == Identity()
     )  # none can be read: the reader will say so
 
 
 @pytest.mark.parametrize("lists", ["50_50", "idx_427"])
 def test_the_real_sirst_is_itself_and_no_other_set(sirst, lists):
-    assert open_dataset(dataset_config("sirst", data_path=str(sirst), lists=lists)).identity == Identity()
-    held_out = open_dataset(dataset_config("sirst", data_path=str(sirst), lists=lists), val_share=0.2)
+    assert (
+        open_dataset(DatasetConfig.named("sirst", data_path=str(sirst), lists=lists)).identity == Identity()
+    )
+    held_out = open_dataset(DatasetConfig.named("sirst", data_path=str(sirst), lists=lists), val_share=0.2)
     assert held_out.identity == Identity()
     for other in ("nudt_sirst", "irstd_1k", "sirst_v2", "sirst_aug", "irdst", "irstdid_sky", "nudt_sea"):
-        identity = open_dataset(dataset_config(other, data_path=str(sirst), lists=lists)).identity
+        identity = open_dataset(DatasetConfig.named(other, data_path=str(sirst), lists=lists)).identity
         assert "its lists are those of SIRST" in identity.mismatch
         assert identity.remark is None
 
@@ -76,12 +81,12 @@ def test_a_part_of_the_real_sirst_is_stated_and_its_sizes_are_read(sirst, tmp_pa
     for role, count in (("train", 9), ("test", 5)):
         names = (sirst / "50_50" / f"{role}.txt").read_text().split()[:count]
         (tmp_path / f"{role}.txt").write_text("\n".join(names))
-    identity = open_dataset(dataset_config("sirst", data_path=str(tmp_path))).identity
+    identity = open_dataset(DatasetConfig.named("sirst", data_path=str(tmp_path))).identity
     assert identity.mismatch is None
     assert "SIRST with 9/5 images" in identity.remark
     assert (
         " and not 256x256"
-        in open_dataset(dataset_config("nudt_sirst", data_path=str(tmp_path))).identity.mismatch
+        in open_dataset(DatasetConfig.named("nudt_sirst", data_path=str(tmp_path))).identity.mismatch
     )
 
 
@@ -93,5 +98,5 @@ def test_a_broken_image_is_left_to_who_needs_it(tmp_path):
     (tmp_path / "train.txt").write_text("a\nb")
     (tmp_path / "test.txt").write_text("c")
     (tmp_path / "images" / "a.png").write_bytes(b"broken")
-    data = open_dataset(dataset_config("nudt_sirst", data_path=str(tmp_path)))
+    data = open_dataset(DatasetConfig.named("nudt_sirst", data_path=str(tmp_path)))
     assert (data.identity.mismatch, len(data.part("test").open())) == (None, 1)

@@ -1,0 +1,141 @@
+"""The settings of a data set, and of copy-paste, which check themselves. Nothing heavy is imported: ``--help`` shows them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from omegaconf import MISSING
+
+from sam_spl.config import read, require, require_choice
+from sam_spl.data.known import IMAGENET_MEAN, IMAGENET_STD, dataset_file
+from sam_spl.errors import ConfigError
+
+#: How images and masks may be resized; :mod:`sam_spl.resize` says what the names mean.
+RESIZE_RULES = ("pillow", "opencv")
+
+_SMALLEST = 32  # pixels, of a network's input
+
+
+@dataclass
+class DatasetConfig:
+    """Where a data set is and how its recipe treats it.
+
+    In an instance ``members`` holds such settings: the names of sets are replaced by what their files say, with this
+    set's ``data_path`` and ``missing``.
+
+    Raises:
+        ConfigError: a value is not valid.
+    """
+
+    name: str = MISSING
+    title: str = MISSING  # as papers spell it
+    aliases: list[str] = field(default_factory=list)  # other names, on the command line and of folders
+    source: str = "folder"  # folder | synthetic
+    data_path: str | None = "./datasets"  # the set's folder, or one that holds it
+    lists: str | None = None  # folder of the split lists, where a set comes with several
+    default_lists: str | None = None  # which of several, with lists=null
+    group: str | None = (
+        None  # pattern of names; images with the same match (its first group) are not independent
+    )
+    missing: str = "error"  # error | skip: what to do about images or masks that are not there
+    odd_masks: list[str] = field(default_factory=list)  # images whose masks may have another size
+    published_splits: list[str] = field(default_factory=list)  # counts of images, as 663/664
+    official_lists: list[str] = field(default_factory=list)  # fingerprints of lists, where they are known
+    published_size: list[int] | None = None  # (H, W), where all images of the set have one size
+    members: list[Any] = field(default_factory=list)  # names of the sets that this one is the union of
+    image_size: int | None = 256  # network input, square; null: each image at its own size (testing only)
+    test_size: int | None = None  # where testing differs from image_size
+    native_test: bool = False  # testing at each image's own size
+    resize: str = "pillow"  # pillow | opencv: how images and masks get to image_size
+    mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))  # of values in [0, 1]
+    std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))  # likewise
+    augment: str = "scale_crop"  # training transform of the set's published recipe
+    copy_paste: float = 0.0  # probability in the set's published recipe
+    synthetic: dict[str, Any] = field(
+        default_factory=dict
+    )  # counts (train, val, test) and properties of scenes
+
+    def __post_init__(self) -> None:
+        require_choice(self.source, "dataset.source", ("folder", "synthetic"))
+        require_choice(self.missing, "dataset.missing", ("error", "skip"))
+        require_choice(self.resize, "dataset.resize", RESIZE_RULES)
+        if self.source == "folder" and self.data_path is None:
+            raise ConfigError("dataset.data_path: a value is required, as --data_path FOLDER.")
+        for key, size in (("image_size", self.image_size), ("test_size", self.test_size)):
+            rule = f"must be at least {_SMALLEST} pixels"
+            require(size is None or size >= _SMALLEST, f"dataset.{key}", size, rule)
+        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+            raise ConfigError(
+                f"dataset.mean, dataset.std: {self.mean} and {self.std} are not valid, give one value or one per "
+                "channel in both, std above 0."
+            )
+        require(0 <= self.copy_paste <= 1, "dataset.copy_paste", self.copy_paste, "must be in [0, 1]")
+        check_pattern("dataset.group", self.group)
+        if self.members:
+            self._resolve_members()
+
+    @classmethod
+    def named(cls, name: str, **changes: Any) -> DatasetConfig:
+        """The settings in the file of a name or alias, with some of them changed.
+
+        Raises:
+            ConfigError: unknown name or key, or a value that is not valid.
+        """
+        return read(cls, dataset_file(name) | changes, at="dataset")
+
+    def _resolve_members(self) -> None:
+        members = [self._member(member) for member in self.members]
+        for member in members:
+            if member.source != "folder" or member.members:
+                raise ConfigError(
+                    f"dataset: {member.name} cannot be part of a union; its parts are sets of image files."
+                )
+        if self.name == "union":
+            self.name = "+".join(member.name for member in members)
+            self.title = "+".join(member.title for member in members)
+        self.members = members
+
+    def _member(self, member: Any) -> DatasetConfig:
+        shared = {"data_path": self.data_path, "missing": self.missing}
+        if isinstance(member, DatasetConfig):
+            return replace(member, **shared)
+        if isinstance(member, Mapping):  # as a saved configuration holds it
+            return read(DatasetConfig, dict(member) | shared, at="dataset.members")
+        content = dataset_file(str(member))
+        if content.get("data_path", "") is None:
+            raise ConfigError(f"dataset: {member} cannot be part of a union; its parts are sets with a name.")
+        return read(DatasetConfig, content | shared, at="dataset.members")
+
+
+@dataclass
+class CopyPasteConfig:
+    """Targets cut out of some images and pasted into training images.
+
+    Raises:
+        ConfigError: a value is not valid.
+    """
+
+    probability: float | None = None  # null: as in the set's published recipe (dataset.copy_paste)
+    source: str = (
+        "train"  # train | all: images that targets are cut from; all leaks test images, as published
+    )
+
+    def __post_init__(self) -> None:
+        require_choice(self.source, "copy_paste.source", ("train", "all"))
+        chosen = self.probability
+        require(chosen is None or 0 <= chosen <= 1, "copy_paste.probability", chosen, "must be in [0, 1]")
+
+
+def check_pattern(key: str, pattern: str | None) -> None:
+    """Whether a value is a regular expression.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ConfigError(f"{key}: {pattern!r} is no regular expression ({error}).") from error

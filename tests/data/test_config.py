@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from sam_spl import config as configuration
+from sam_spl.config import plain, read
+from sam_spl.data.config import RESIZE_RULES, CopyPasteConfig, DatasetConfig
+from sam_spl.data.known import dataset_named, network_input
+from sam_spl.errors import ConfigError
+from sam_spl.resize import RULES
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """A folder of a user's own settings, used in addition to the toolkit's."""
+    monkeypatch.setattr(configuration, "_own_folders", [])
+    (tmp_path / "dataset").mkdir()
+    configuration.add_config_folder(tmp_path)
+    return tmp_path / "dataset"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data_path": None}, r"dataset\.data_path: a value is required, as --data_path FOLDER"),
+        ({"source": "video"}, r"dataset\.source: video is not valid, .*folder, synthetic"),
+        ({"missing": "ignore"}, r"dataset\.missing: ignore is not valid, .*error, skip"),
+        ({"resize": "nearest"}, r"dataset\.resize: nearest is not valid, .*pillow, opencv"),
+        ({"image_size": 31}, r"dataset\.image_size: 31 is not valid, must be at least 32 pixels"),
+        ({"test_size": 0}, r"dataset\.test_size: 0 is not valid"),
+        ({"image_size": "big"}, r"dataset\.image_size: 'big' is not a whole number"),
+        ({"mean": [0.5]}, r"dataset\.mean, dataset\.std: .* one value or one per channel"),
+        ({"mean": [], "std": []}, r"dataset\.mean, dataset\.std"),
+        ({"std": [0.2, 0.0, 0.2]}, "std above 0"),
+        ({"group": "(a"}, r"dataset\.group: '\(a' is no regular expression"),
+        ({"copy_paste": 1.5}, r"dataset\.copy_paste: 1\.5 is not valid, must be in \[0, 1\]"),
+        ({"imagesize": 64}, r"dataset\.imagesize: no such key\. Nearest: image_size"),
+        ({"members": ["nudt", "synthetic"]}, "synthetic cannot be part of a union"),
+        ({"members": ["sirst3"]}, "sirst3 cannot be part of a union"),
+        ({"members": ["custom"]}, "custom cannot be part of a union"),
+        ({"members": ["nudtt"]}, "'nudtt' is unknown. Nearest: NUDT"),
+    ],
+)
+def test_values_that_no_data_set_can_have_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        DatasetConfig.named("sirst", **changes)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [({"probability": 2.0}, "probability: 2.0"), ({"source": "test"}, "source: test")]
+)
+def test_copy_paste_refuses_what_it_cannot_do(values, message):
+    with pytest.raises(ConfigError, match=f"copy_paste.{message} is not valid"):
+        read(CopyPasteConfig, values)
+
+
+def test_generated_images_need_no_folder():
+    assert DatasetConfig.named("synthetic", data_path=None).data_path is None
+
+
+def test_the_resize_rules_are_those_that_are_implemented():
+    assert RESIZE_RULES == RULES
+
+
+def test_a_union_takes_names_and_reads_back_as_it_was_saved():
+    union = DatasetConfig.named("union", members=["SIRST", "nudt"], data_path="here", missing="skip")
+    assert (union.name, union.title) == ("sirst+nudt_sirst", "SIRST+NUDT-SIRST")
+    assert union.members == [
+        DatasetConfig.named(name, data_path="here", missing="skip") for name in ("sirst", "nudt_sirst")
+    ]
+    assert read(DatasetConfig, plain(union)) == union
+    moved = read(DatasetConfig, plain(union) | {"data_path": "there"})
+    assert [member.data_path for member in moved.members] == ["there", "there"]
+    named = DatasetConfig.named("sirst3")
+    assert (named.title, [member.name for member in named.members]) == (
+        "SIRST3",
+        ["sirst", "nudt_sirst", "irstd_1k"],
+    )
+
+
+def test_a_file_in_a_folder_of_ones_own_is_a_set(own_folder):
+    (own_folder / "sea.yaml").write_text("title: My-Sea\naliases: [baltic]\nmean: [0.2]\nstd: [0.1]\n")
+    assert dataset_named("my sea") == "sea"
+    config = DatasetConfig.named("Baltic", lists="a")
+    assert (config.name, config.title, config.mean, config.lists) == ("sea", "My-Sea", [0.2], "a")
+    union = DatasetConfig.named("union", members=["sea", "sirst"])
+    assert union.title == "My-Sea+SIRST"
+
+
+def test_a_file_may_not_name_code(own_folder):
+    (own_folder / "sea.yaml").write_text("augment: my_package.transforms:Mine\n")
+    with pytest.raises(ConfigError, match=r"sea\.yaml: augment: .* trainer\.augment=my_package"):
+        DatasetConfig.named("sea")
+    assert DatasetConfig.named("sirst", augment="my_package.transforms:Mine").name == "sirst"
+
+
+def test_a_networks_input_is_the_same_from_a_file_and_from_settings():
+    assert network_input({}) == network_input(DatasetConfig.named("sirst"))
+    assert network_input(DatasetConfig.named("irstd_1k"))["image_size"] == 512
+    assert network_input({"native_test": True})["image_size"] is None
+
+
+def test_reading_settings_imports_nothing_heavy():
+    code = (
+        "import sys; from sam_spl.data.config import DatasetConfig; DatasetConfig.named('sirst3');"
+        "print([name for name in ('numpy', 'cv2', 'torch', 'skimage') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
