@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from sam_spl.cli.errors import run
 from sam_spl.errors import ConfigError, InputError, nearest
-from sam_spl.models.registry import build_model, model_config, model_names
+from sam_spl.models.registry import build_model, model_file, model_names
 from sam_spl.weights.loading import load_trunk
 
 SOURCE = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
@@ -34,7 +34,7 @@ SOURCE = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 FILES = {
     file.removeprefix("sam2.1_hiera_").removesuffix(".pt"): variant
     for variant in model_names()
-    if (file := model_config(variant).get("trunk_file"))
+    if (file := model_file(variant).get("trunk_file"))
 }
 _CHUNK = 1 << 20
 
@@ -55,7 +55,7 @@ def download(argv: list[str]) -> None:
         if name not in FILES:
             raise ConfigError(f"{name!r} is unknown. Nearest: {nearest(name, FILES)}")
     for name in options.names or FILES:
-        file = options.folder / model_config(FILES[name])["trunk_file"]
+        file = options.folder / model_file(FILES[name])["trunk_file"]
         if not options.check:
             fetch(options.source.rstrip("/") + "/" + file.name, file)
         if file.exists() or not options.check:

@@ -136,6 +136,8 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
     """Hydra's composition, with the recipe's name and what ``model.trunk_weights=auto`` stands for put in."""
     register()
     GlobalHydra.instance().clear()
+    flat = r"^model\.(?!(?:trunk_weights|arguments|name|recipe\w*)[=.])"
+    overrides = [re.sub(flat, "model.arguments.", word) for word in overrides]
     words = OverridesParser.create().parse_overrides(list(overrides))
     arguments = [word for word in words if f"{word.key_or_group}.".startswith("optimizer.args.")]
     with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):

@@ -27,12 +27,23 @@ from sam_spl.engine.record import RunFolder
 from sam_spl.engine.trainer import Trainer
 from sam_spl.errors import ConfigError
 from sam_spl.files import write_text
-from sam_spl.models.registry import NOT_ARGUMENTS, build_model
+from sam_spl.models.registry import ModelConfig, build
 from sam_spl.report.render import draw_curves
 from sam_spl.runtime import World
 from sam_spl.weights.loading import load_trunk, load_weights
 
 log = logging.getLogger(__name__)
+
+_MODEL_KEYS = {
+    "name",
+    "network",
+    "recipe",
+    "recipe_without_trunk_weights",
+    "trunk_weights",
+    "trunk_file",
+    "hub",
+}
+_MODEL_KEYS |= {"arguments"}
 
 
 def run(config: DictConfig, overrides: list[str], state: Mapping[str, Any] | None, world: World) -> None:
@@ -120,14 +131,14 @@ def _build(config: DictConfig, state: Mapping[str, Any] | None) -> torch.nn.Modu
     """The network with the weights that it starts from; those of a resumed run come with its ``state`` later."""
     settings = OmegaConf.to_container(config.model)
     assert isinstance(settings, dict)
-    arguments = {
-        str(key): value for key, value in settings.items() if key not in (*NOT_ARGUMENTS, "_target_")
-    }
+    arguments = settings["arguments"]
+    suggested = {key: settings[key] for key in settings.keys() - _MODEL_KEYS}
+    chosen = ModelConfig(settings["name"], arguments, suggested)
     if state is not None:
         if arguments.get("freeze_trunk", False) is None:  # what the weights at the start of the run decided
             arguments["freeze_trunk"] = state["description"]["arguments"]["freeze_trunk"]
-        return build_model(settings["name"], **arguments)
-    model = build_model(settings["name"], **arguments)
+        return build(chosen)
+    model = build(chosen)
     if settings.get("trunk_weights"):
         load_trunk(model, str(settings["trunk_weights"]), settings.get("hub"))
     if config.weights is not None:

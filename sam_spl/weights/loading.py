@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import atomic
 from sam_spl.models.datransnet import GatedUp, Res
-from sam_spl.models.registry import build_model, model_config, model_names
+from sam_spl.models.registry import build_model, model_file, model_names
 from sam_spl.weights.description import check_description
 from sam_spl.weights.published import UNUSED, from_published, to_published
 
@@ -393,7 +393,7 @@ def _variant(state: Mapping[str, Tensor]) -> str | None:
     blocks = {match[1] for name in state if (match := re.match(r"encoder\.trunk\.blocks\.(\d+)\.", name))}
     if width is None:
         return None
-    trunks = {name: model_config(name) for name in model_names()}
+    trunks = {name: model_file(name)["arguments"] for name in model_names()}
     sizes = {(of["embed_dim"], sum(of["stages"])): name for name, of in trunks.items() if "stages" in of}
     return sizes.get((width.shape[:1].numel(), len(blocks)))
 
@@ -404,7 +404,7 @@ def _stated(weights: Weights) -> dict[str, Any]:
         return weights.description.get("arguments", {})
     variant = _variant(weights.state)
     # The published code runs every variant with one head in its first stage, Hiera-L too.
-    return {**(model_config(variant) if variant else {}), "num_heads": 1}
+    return {**(model_file(variant)["arguments"] if variant else {}), "num_heads": 1}
 
 
 def _train_size(path: Path, stated: int | None, given: int | None) -> int:

@@ -125,7 +125,7 @@ def test_experiments_are_the_published_recipes_and_open_with_their_command(file)
     assert data.image_size == image_size
     assert (None if data.native_test else data.test_size or data.image_size) == test_size
     if config.model.name == "datransnet":
-        assert config.model.train_size == image_size
+        assert config.model.arguments.train_size == image_size
         assert (config.trainer.epochs, config.trainer.batch_size, config.seed) == (400, 4, 42)
         assert (config.optimizer.lr, list(config.optimizer.milestones)) == (5e-4, [200, 300])
     else:

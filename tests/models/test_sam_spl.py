@@ -7,7 +7,7 @@ from timm.models.hieradet_sam2 import HieraDet
 
 from sam_spl.errors import ConfigError
 from sam_spl.models.hiera import Hiera, pad_with
-from sam_spl.models.registry import build_model, model_config, model_names
+from sam_spl.models.registry import build_model, model_file, model_names
 from tests.conftest import TINY
 
 
@@ -65,7 +65,7 @@ def test_the_frozen_trunk_stays_as_it_is_and_passes_gradients_to_the_prompts():
 
 @pytest.mark.parametrize("name", ["sam_spl_t", "sam_spl_s", "sam_spl_b"])
 def test_the_trunk_equals_timms_though_it_projects_before_padding(name):
-    config = model_config(name)
+    config = model_file(name)["arguments"]
     keys = ("embed_dim", "num_heads", "stages", "window_spec", "global_att_blocks")
     arguments = {key: config[key] for key in keys}
     ours = Hiera(**arguments, pos_size=config["pos_size"]).eval().double()
