@@ -31,8 +31,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from sam_spl.cli.errors import run
 from sam_spl.data.check import examine
-from sam_spl.data.dataset import Normalise
 from sam_spl.data.layout import Item
+from sam_spl.data.normalise import Normalise
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.data.transforms import AUGMENTATIONS
 from sam_spl.engine.losses import SegmentationLoss

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from sam_spl.cli.errors import run
 from sam_spl.data.catalog import group_names
 from sam_spl.data.config import check_pattern
-from sam_spl.data.dataset import read_mask
 from sam_spl.data.layout import read_list
 from sam_spl.data.pairing import Files, files_below
+from sam_spl.data.reading import read_mask
 from sam_spl.errors import InputError
 from sam_spl.files import write_text
 from sam_spl.metrics import PROTOCOLS, Counter, protocols_named, scores

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from sam_spl.data.catalog import DataSet, Part, groups_of, normalise_of, open_dataset
+from sam_spl.data.catalog import DataSet, Part, groups_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet
+from sam_spl.data.normalise import normalise_of
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.files import write_text
 from sam_spl.metrics import protocols_named, scores

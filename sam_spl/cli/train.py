@@ -19,9 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 import sam_spl
 from sam_spl.cli import auto
 from sam_spl.cli.flags import quote
-from sam_spl.data.catalog import DataSet, normalise_of, open_dataset
-from sam_spl.data.dataset import EvaluationSet, Joined, Normalise, TrainingSet
+from sam_spl.data.catalog import DataSet, open_dataset
+from sam_spl.data.dataset import EvaluationSet, TrainingSet
 from sam_spl.data.known import network_input
+from sam_spl.data.normalise import Normalise, normalise_of
+from sam_spl.data.sources import Joined
 from sam_spl.data.transforms import build_transform
 from sam_spl.engine.record import RunFolder
 from sam_spl.engine.trainer import Trainer

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from skimage.draw import polygon
 
-from sam_spl.data.dataset import Mask
 from sam_spl.errors import InputError
+from sam_spl.resize import Mask
 
 Shape = Mapping[
     str, Any

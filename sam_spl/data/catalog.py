@@ -6,16 +6,15 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from sam_spl.data.config import DatasetConfig
-from sam_spl.data.dataset import FolderSource, Joined, Normalise, Source
 from sam_spl.data.identity import Identity, identify
 from sam_spl.data.known import set_called
 from sam_spl.data.layout import Item, Split, find_root, find_split, fingerprint
+from sam_spl.data.sources import FolderSource, Joined, Source
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.errors import ConfigError, InputError
 
@@ -298,26 +297,6 @@ def hold_out(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[It
         tuple(item for index, item in enumerate(items) if index not in held),
         tuple(item for index, item in enumerate(items) if index in held),
     )
-
-
-def normalise_of(settings: Mapping[str, Any] | DatasetConfig, channels: int) -> Normalise:
-    """The normalisation of a data set for a network of ``channels``.
-
-    A network of one channel takes the mean of three values: they are equal where a set has its own, and ImageNet's
-    (0.485, 0.456, 0.406) are of colours that an infrared image does not have.
-
-    Raises:
-        ConfigError: mean and std have neither one value nor one per channel.
-    """
-    values = settings if isinstance(settings, Mapping) else vars(settings)
-    mean, std = tuple(values["mean"]), tuple(values["std"])
-    if channels == 1 and len(mean) == len(std) == 3:
-        mean, std = (fmean(mean),), (fmean(std),)
-    if len(mean) != len(std) or len(mean) not in (1, channels) or min(std) <= 0:
-        raise ConfigError(
-            f"dataset.mean, dataset.std: {mean} and {std} need 1 or {channels} values, std above 0"
-        )
-    return Normalise(mean, std, channels)
 
 
 def _synthetic(config: DatasetConfig, seed: int) -> DataSet:

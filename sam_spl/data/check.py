@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_spl.data.config import DatasetConfig
-from sam_spl.data.dataset import binarise, decode, read_image
 from sam_spl.data.identity import identify
 from sam_spl.data.layout import Item, Split, fingerprint
+from sam_spl.data.reading import binarise, decode, read_image
 from sam_spl.errors import InputError
 
 _HASH_SIDE = 8  # a perceptual hash has 8 x 8 bits

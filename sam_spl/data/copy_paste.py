@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from sam_spl.data.dataset import Image, Mask, Source
+    from sam_spl.data.sources import Source
+    from sam_spl.resize import Image, Mask
 
 _MARGIN = 2  # background pixels kept around a target, so that a pasted edge looks like a target's edge
 _MOST_IMAGES = 2000  # that chips are cut from, to bound memory and start-up on large sets

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sam_spl.config import group_file, group_files
 from sam_spl.data.config import DatasetConfig
-from sam_spl.data.dataset import decode
 from sam_spl.data.layout import Item, Split, fingerprint
+from sam_spl.data.reading import decode
 from sam_spl.errors import InputError
 
 _LOOKED_AT = 5  # images, for their sizes

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 
 from sam_spl.data.annotations import Shape, draw, read_coco, read_labelme
-from sam_spl.data.dataset import Mask, decode, read_mask
 from sam_spl.data.pairing import IMAGE_SUFFIXES, Files, files_below
+from sam_spl.data.reading import decode, read_mask
 from sam_spl.errors import ConfigError, InputError
+from sam_spl.resize import Mask
 
 Labels = dict[str, Callable[[tuple[int, int]], Mask]]  # image name -> its mask at a size (H, W)
 

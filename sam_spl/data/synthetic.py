@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_spl.data.dataset import Image, Mask
 from sam_spl.errors import ConfigError
+from sam_spl.resize import Image, Mask
 
 Field = NDArray[np.float32]
 

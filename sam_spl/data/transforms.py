@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from sam_spl.data.copy_paste import CopyPaste
-from sam_spl.data.dataset import Source, Transform
-from sam_spl.errors import ConfigError, nearest
+from sam_spl.data.sources import Source
+from sam_spl.registry import Registry
 from sam_spl.resize import (
     Image,
     Mask,
@@ -25,6 +25,8 @@ from sam_spl.resize import (
     resize_touched,
     target_pixels,
 )
+
+Transform = Callable[[Image, Mask, np.random.Generator], tuple[Image, Mask]]
 
 
 @dataclass(frozen=True)
@@ -179,14 +181,17 @@ def blur(image: Image, radius: float) -> Image:
     return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), radius)
 
 
-#: ``dataset.augment`` and ``trainer.augment`` choose one of these by name; of image_size and the rule of resizing.
-AUGMENTATIONS: dict[str, Callable[[int, str], Transform]] = {
-    "resize": Resize,
-    "resize_flip": ResizeFlip,
-    "scale_crop": ScaleCrop,
-    "target_crop": lambda size, rule: TargetCrop(size * 3 // 4 // 32 * 32 or size, size, rule),
-    "native_crop": lambda size, rule: TargetCrop(size, None, rule, scale=0.2),
-}
+#: ``dataset.augment`` and ``trainer.augment`` choose one by name: what makes it of the size and the rule of resizing.
+AUGMENTATIONS: Registry[Callable[[int, str], Transform]] = Registry(
+    "trainer.augment",
+    {
+        "resize": Resize,
+        "resize_flip": ResizeFlip,
+        "scale_crop": ScaleCrop,
+        "target_crop": lambda size, rule: TargetCrop(size * 3 // 4 // 32 * 32 or size, size, rule),
+        "native_crop": lambda size, rule: TargetCrop(size, None, rule, scale=0.2),
+    },
+)
 
 
 def build_transform(
@@ -201,7 +206,8 @@ def build_transform(
     """The training transform ``name`` at ``image_size``.
 
     Args:
-        name: one of :data:`AUGMENTATIONS`.
+        name: one of :data:`AUGMENTATIONS`, or a user's own as ``module:object`` or ``file.py:object``: called with
+            the size and the rule it returns a transform.
         image_size: side of the square samples in pixels.
         source: the training images, which copy-paste cuts its chips from.
         copy_paste: probability of copy-paste after the transform; 0 leaves it out.
@@ -211,8 +217,6 @@ def build_transform(
     Raises:
         ConfigError: unknown name.
     """
-    if name not in AUGMENTATIONS:
-        raise ConfigError(f"trainer.augment: {name!r} is unknown. Nearest: {nearest(name, AUGMENTATIONS)}")
     transform = AUGMENTATIONS[name](image_size, resize)
     if copy_paste > 0:
         return Compose([transform, CopyPaste.from_source(source, probability=copy_paste, seed=seed)])

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet, collate_training
+from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.engine.optim import averaged, build_optimizer, learning_rate, set_learning_rate
 from sam_spl.engine.record import RunFolder
@@ -75,7 +75,6 @@ class Trainer:
             batch_size=config.trainer.batch_size,
             sampler=self.sampler,
             num_workers=num_workers,
-            collate_fn=collate_training,
             pin_memory=world.device.type == "cuda",
         )
         if not len(self.loader):

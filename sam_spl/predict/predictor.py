@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sam_spl.data.catalog import normalise_of
-from sam_spl.data.dataset import Image, Normalise, as_image
 from sam_spl.data.known import dataset_file, network_input
+from sam_spl.data.normalise import Normalise, normalise_of
+from sam_spl.data.reading import as_image
 from sam_spl.engine.evaluator import check_finite, probability
 from sam_spl.errors import ConfigError
-from sam_spl.resize import resize_image
+from sam_spl.resize import Image, resize_image
 from sam_spl.runtime import World, pick_device, pick_precision, promise_float32
 from sam_spl.weights.loading import load_model
 

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_spl.data.dataset import Image, Mask
 from sam_spl.files import write_text
 from sam_spl.metrics.curves import STEPS, detections
 from sam_spl.metrics.dataset_counts import DatasetCounts
@@ -20,6 +19,7 @@ from sam_spl.metrics.figures import MAIN, figures
 from sam_spl.metrics.protocols import PROTOCOLS, columns
 from sam_spl.metrics.target import components
 from sam_spl.report.render import stretch
+from sam_spl.resize import Image, Mask
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _MOST_BYTES = 18_000_000  # of pictures; a report is to stay under 20 MB

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_spl.data.dataset import Image, Mask
 from sam_spl.files import atomic
 from sam_spl.metrics.target import components, match
+from sam_spl.resize import Image, Mask
 
 # RGB, told apart by colour-blind eyes too (Okabe and Ito).
 _HIT, _MISSED, _FALSE = (0, 158, 115), (230, 159, 0), (204, 60, 60)

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sam_spl.data.dataset import read_image, read_mask
 from sam_spl.data.layout import Item
+from sam_spl.data.reading import read_image, read_mask
 from sam_spl.files import atomic
 from sam_spl.report.render import stretch
 

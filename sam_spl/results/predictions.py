@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_spl.data.dataset import decode
+from sam_spl.data.reading import decode
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.files import atomic
 

@@ -10,10 +10,9 @@ import pytest
 
 from sam_spl.data.catalog import group_names, groups_of, locate, open_dataset
 from sam_spl.data.config import DatasetConfig
-from sam_spl.data.dataset import read_image, read_mask
 from sam_spl.data.known import dataset_file, dataset_named
 from sam_spl.errors import ConfigError, InputError
-from tests.conftest import ROOT, write_folder, write_palette_png
+from tests.conftest import ROOT, write_folder
 
 SETS = sorted(path.stem for path in (ROOT / "configs" / "dataset").glob("*.yaml"))
 
@@ -458,39 +457,6 @@ def test_all_is_every_image_once(tmp_path):
 def test_a_union_of_generated_images_is_refused():
     with pytest.raises(ConfigError, match="synthetic cannot be part of a union"):
         DatasetConfig.named("union", members=["sirst", "synthetic"])
-
-
-def test_formats(tmp_path):
-    """PNG, BMP, TIFF, 16 bits, palette and alpha give the same picture."""
-    grey, mask = _draw(0)
-    palette = np.stack([np.arange(256, dtype=np.uint8)] * 3, -1)
-    files = {
-        "a.png": grey,
-        "b.bmp": grey,
-        "c.tiff": grey,
-        "d.png": np.dstack([grey, grey, grey, np.full_like(grey, 7)]),
-    }
-    for name, content in files.items():
-        cv2.imwrite(str(tmp_path / name), content)
-    write_palette_png(tmp_path / "e.png", grey, palette)
-    for name in [*files, "e.png"]:
-        np.testing.assert_array_equal(read_image(tmp_path / name), grey, err_msg=name)
-    deep = grey.astype(np.uint16) * 257
-    cv2.imwrite(str(tmp_path / "f.tif"), deep)
-    np.testing.assert_array_equal(read_image(tmp_path / "f.tif"), deep)
-
-    masks = {
-        "0 and 1": mask // 255,
-        "0 and 255 in 16 bits": mask.astype(np.uint16),
-        "16 bits": mask.astype(np.uint16) * 257,
-        "alpha": np.dstack([mask, mask, mask, np.full_like(mask, 255)]),
-        "three values": np.where(mask, 255, 64).astype(np.uint8),
-    }
-    for name, content in masks.items():
-        cv2.imwrite(str(tmp_path / f"{name}.png"), content)
-        np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png"), mask > 0, err_msg=name)
-    write_palette_png(tmp_path / "palette.png", mask // 255, palette * np.uint8(255))  # index 1 is white
-    np.testing.assert_array_equal(read_mask(tmp_path / "palette.png"), mask > 0)
 
 
 @pytest.mark.parametrize(

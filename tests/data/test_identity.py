@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sam_spl.data.catalog import open_dataset
-from sam_spl.data.identity import Identity, identify
 from sam_spl.data.config import DatasetConfig
+from sam_spl.data.identity import Identity, identify
 from sam_spl.data.layout import Item, Split
 
 

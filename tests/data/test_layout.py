@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sam_spl.data.catalog import hold_out
-from sam_spl.data.dataset import FolderSource, read_image, read_mask
 from sam_spl.data.layout import find_root, find_split, fingerprint
+from sam_spl.data.sources import FolderSource
 from sam_spl.errors import InputError
 from tests.conftest import write_folder
 
@@ -105,7 +105,9 @@ def test_mask_endings(tmp_path, ending):
     root = write_folder(tmp_path / "s", count=2)
     for path in list((root / "masks").iterdir()):
         path.rename(path.with_name(path.stem + ending + path.suffix))
-    assert {item.mask.stem for item in find_split(root).train} <= {f"im_0{ending}", f"im_1{ending}"}
+    split = find_split(root)
+    masks = {item.name: item.mask.stem for item in split.train + split.test}
+    assert masks == {"im_0": f"im_0{ending}", "im_1": f"im_1{ending}"}
 
 
 def _remove_mask(root: Path) -> None:
@@ -134,7 +136,7 @@ def _no_masks(root: Path) -> None:
         (_no_masks, "no masks/ folder"),
     ],
 )
-def test_damaged_sets_say_what_where_and_how_to_mend(folder, damage, message):
+def test_damaged_sets_say_what_where_and_how_to_fix_it(folder, damage, message):
     damage(folder)
     with pytest.raises(InputError, match=message):
         find_split(find_root(folder, ["mine"]))
@@ -146,50 +148,6 @@ def test_an_absent_folder_and_an_absent_set(tmp_path):
     (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match=r"no folder called SIRST .*found: other"):
         find_root(tmp_path, ["SIRST"])
-
-
-def test_unreadable_files_and_masks_of_another_size_are_named(folder):
-    cv2.imwrite(str(folder / "masks" / "im_1.png"), np.zeros((5, 7), np.uint8))
-    with pytest.raises(InputError, match=r"im_1\.png is 7x5, its image im_1\.png 40x48"):
-        FolderSource(find_split(folder).train)
-    (folder / "images" / "im_0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"im_0\.png is no image that can be read"):
-        FolderSource(find_split(folder).train)
-
-
-def test_images_are_read_once(folder):
-    source = FolderSource(find_split(folder).train)
-    first = source.load(0)[0]
-    for path in (folder / "images").iterdir():
-        path.unlink()
-    assert source.load(0)[0] is first
-
-
-def test_modes(tmp_path):
-    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    colour = np.dstack([grey, grey + 1, grey + 2])
-    files = {
-        "grey": grey,
-        "equal": np.dstack([grey] * 3),
-        "alpha": np.dstack([grey, grey, grey, np.full_like(grey, 9)]),
-        "deep": grey.astype(np.uint16) * 1000,
-        "colour": colour,
-    }
-    for name, content in files.items():
-        cv2.imwrite(str(tmp_path / f"{name} (1).png"), content)
-    for name in ("grey", "equal", "alpha"):
-        np.testing.assert_array_equal(read_image(tmp_path / f"{name} (1).png"), grey)
-    np.testing.assert_array_equal(read_image(tmp_path / "deep (1).png"), files["deep"])
-    np.testing.assert_array_equal(read_image(tmp_path / "colour (1).png"), colour[..., ::-1])  # RGB
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [([0, 1], [0, 1]), ([0, 255], [0, 1]), ([0, 64, 128, 255], [0, 0, 1, 1]), ([0, 0], [0, 0])],
-)
-def test_masks_are_binarised(tmp_path, values, expected):
-    cv2.imwrite(str(tmp_path / "m.png"), np.array([values], np.uint8))
-    assert read_mask(tmp_path / "m.png").tolist() == [[bool(value) for value in expected]]
 
 
 def test_hold_out_takes_a_share_and_leaves_the_rest_in_order(folder):
@@ -230,5 +188,5 @@ def test_the_real_sirst_reads_whole(sirst):
             channels.add(image.ndim)
             count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
             areas += stats[1:count, cv2.CC_STAT_AREA].tolist()
-    assert (len(areas), np.median(areas)) == (533, 20)  # spec/datasets.md
+    assert (len(areas), np.median(areas)) == (533, 20)  # as published
     assert channels <= {2, 3}

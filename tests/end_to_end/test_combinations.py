@@ -14,7 +14,8 @@ from sam_spl.cli import commands
 from sam_spl.cli.flags import compose_config, dataset_config
 from sam_spl.cli.train import _training_set
 from sam_spl.config import config_folder
-from sam_spl.data.catalog import normalise_of, open_dataset
+from sam_spl.data.catalog import open_dataset
+from sam_spl.data.normalise import normalise_of
 from sam_spl.engine.optim import build_optimizer
 from sam_spl.models.registry import build_model, network_class
 from tests.conftest import TINY, TINY_OVERRIDES, write_folder

@@ -18,7 +18,8 @@ from torch import nn
 
 from sam_spl.cli import commands
 from sam_spl.cli.errors import run
-from sam_spl.data.dataset import EvaluationSet, Normalise
+from sam_spl.data.dataset import EvaluationSet
+from sam_spl.data.normalise import Normalise
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.engine.evaluator import evaluate, probability
 from sam_spl.errors import ConfigError, InputError

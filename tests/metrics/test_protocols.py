@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from sam_spl.data.dataset import read_mask
 from sam_spl.data.layout import find_split
+from sam_spl.data.reading import read_mask
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.engine.evaluator import probability
 from sam_spl.errors import ConfigError

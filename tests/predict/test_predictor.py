@@ -14,7 +14,8 @@ import torch
 
 import sam_spl
 from sam_spl.cli import commands
-from sam_spl.data.dataset import Normalise, as_image, read_image
+from sam_spl.data.normalise import Normalise
+from sam_spl.data.reading import as_image, read_image
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model
 from sam_spl.weights.loading import save_weights

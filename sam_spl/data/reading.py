@@ -1,0 +1,150 @@
+"""From image and mask files, PIL images and arrays to the arrays that the toolkit works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from sam_spl.errors import InputError
+from sam_spl.resize import Image, Mask
+
+_ROUNDING = 1e-4  # by which resized floats may leave [0, 1]
+
+
+def read_image(path: Path, stored: NDArray[Any] | None = None) -> Image:
+    """uint8 or uint16, (H, W) where the file is grey in fact, else RGB (H, W, 3); alpha is dropped.
+
+    Args:
+        path: the file.
+        stored: what :func:`decode` gave for it, where that is known.
+
+    Raises:
+        InputError: not readable as an image of 8 or 16 bits.
+    """
+    image = decode(path) if stored is None else stored
+    if image.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"image: {path} holds {image.dtype} values. Save it with 8 or 16 bits per channel.")
+    return _grey_if_grey(image[..., 2::-1] if image.ndim == 3 else image)
+
+
+def read_mask(path: Path) -> Mask:
+    """Boolean (H, W): above half of full scale, or above 0 where the file knows only 0 and 1; any colour counts.
+
+    Full scale is 255, or 65535 in a 16-bit file that has values above 255.
+
+    Raises:
+        InputError: not readable as an image.
+    """
+    return binarise(decode(path))
+
+
+def binarise(mask: NDArray[Any]) -> Mask:
+    """What :func:`read_mask` does with the stored values, (H, W) or (H, W, C)."""
+    if mask.ndim == 3:
+        mask = mask[..., :3].max(-1)
+    largest = mask.max(initial=0)
+    return mask > (0 if largest <= 1 else 127 if largest <= 255 else 32767)
+
+
+def decode(path: Path) -> NDArray[Any]:
+    """The stored values, (H, W) or (H, W, C) in OpenCV's order of channels.
+
+    Raises:
+        InputError: not readable as an image.
+    """
+    # imdecode over imread: it takes any file name, and a missing file is told from a broken one.
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"image: cannot read {path}: {error.strerror or error}.") from error
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if image is None:
+        raise InputError(f"image: {path} is no image that can be read (damaged?). Replace it.")
+    return image
+
+
+def as_image(image: Any) -> Image:
+    """Any image as data sets hold it: equal values become equal arrays, whether given as path, PIL image or array.
+
+    PIL and OpenCV, which reads paths, do not always decode a file to equal values: PIL keeps 8 of the 16 bits of colour
+    files, and the two convert some colour spaces differently. Files of floats are taken as PIL images and arrays only.
+
+    Args:
+        image: an image file's path; a PIL image of mode 1, L, LA, P, PA, RGB, RGBA, I, I;16 or F; or what
+            :func:`as_array` takes.
+
+    Returns:
+        uint8, uint16 or float32 in [0, 1]; (H, W) where the image is grey in fact, else RGB (H, W, 3).
+
+    Raises:
+        InputError: not readable as an image, or another mode or kind of array.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    return _grey_if_grey(
+        as_array(_of_pil(image) if isinstance(image, PIL.Image.Image) else np.asarray(image))
+    )
+
+
+def as_array(image: NDArray[Any]) -> Image:
+    """Check an array and drop alpha.
+
+    Args:
+        image: uint8, uint16 or floats in [0, 1]; (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4).
+
+    Returns:
+        uint8, uint16 or float32, (H, W) or (H, W, 3).
+
+    Raises:
+        InputError: another shape, another type (booleans are no brightness), or floats outside [0, 1].
+    """
+    if image.ndim == 3 and image.shape[2] in (1, 4):
+        image = image[..., 0] if image.shape[2] == 1 else image[..., :3]
+    if not image.size or (image.ndim != 2 and (image.ndim != 3 or image.shape[2] != 3)):
+        raise InputError(
+            f"image: shape {image.shape} is no image. Give (H, W), RGB (H, W, 3) or RGBA (H, W, 4)."
+        )
+    if image.dtype.kind == "f":
+        low, high = image.min(), image.max()
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN too
+            raise InputError(
+                f"image: floats from {low:g} to {high:g} are not in [0, 1]. Divide them by their full scale, or give "
+                "uint8 or uint16."
+            )
+        return image.astype(np.float32, copy=False)
+    if image.dtype.kind != "u" or image.dtype.itemsize > 2:
+        raise InputError(
+            f"image: values of type {image.dtype} have no known scale. Give uint8, uint16 or floats in [0, 1]."
+        )
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
+
+
+def _of_pil(image: PIL.Image.Image) -> NDArray[Any]:
+    """The values of a PIL image, as reading its file gives them: of 16 bits, floats, grey or RGB."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image)  # PIL opens some 16-bit files with 32 bits
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise InputError(
+                f"image: PIL mode I with values from {values.min()} to {values.max()} is not of 16 bits."
+            )
+        return values.astype(np.uint16)
+    if image.mode == "F":
+        return np.asarray(image)
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        known = "LA" if image.mode == "La" else "RGB"  # to which PIL converts it
+        raise InputError(
+            f'image: PIL mode {image.mode} has no one meaning in grey or RGB. Give image.convert("{known}").'
+        )
+    return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+
+
+def _grey_if_grey(image: Image) -> Image:
+    """(H, W) where the three channels are equal."""
+    if image.ndim == 3 and (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all():
+        image = image[..., 0]
+    return np.ascontiguousarray(image)

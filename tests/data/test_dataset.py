@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, default_collate
+
+from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet, collate_evaluation
+from sam_spl.data.normalise import Normalise
+from sam_spl.data.synthetic import SyntheticSource
+from sam_spl.data.transforms import ResizeFlip, ScaleCrop
+
+
+class OneImage:
+    """Every index is the same image, so that samples differ by their random choices alone."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def name(self, index: int) -> str:
+        return f"image_{index}"
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+        return image, image > 250
+
+
+def test_samples_depend_on_seed_epoch_and_index_and_on_nothing_else():
+    def sample(seed: int, epoch: int, index: int) -> torch.Tensor:
+        return TrainingSet(OneImage(), ScaleCrop(64), Normalise(), seed)[epoch, index]["image"]
+
+    keys = [(1, 3, 2), (2, 3, 2), (1, 4, 2), (1, 3, 0)]  # each differs from the first in one number
+    samples = [sample(*key) for key in keys]
+    assert [torch.equal(samples[0], other) for other in samples] == [True, False, False, False]
+    assert all(torch.equal(one, sample(*key)) for one, key in zip(samples, keys, strict=True))
+    loader = DataLoader(
+        TrainingSet(OneImage(), ScaleCrop(64), Normalise(), 1), sampler=[(3, 2)], num_workers=1
+    )
+    assert torch.equal(next(iter(loader))["image"][0], samples[0])
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_processes_share_an_epoch_and_step_equally_often(world):
+    samplers = [EpochSampler(10, seed=1, rank=rank, world=world) for rank in range(world)]
+    drawn = [list(sampler) for sampler in samplers]
+    indices = [index for keys in drawn for _, index in keys]
+    assert len({len(keys) for keys in drawn}) == 1
+    assert len(indices) == len(set(indices)) == 10 // world * world
+    samplers[0].epoch = 1
+    assert [index for _, index in samplers[0]] != [index for _, index in drawn[0]]
+
+
+def test_batches():
+    source = SyntheticSource(3, (64, 96))
+    training = TrainingSet(source, ResizeFlip(64), Normalise(), 0)
+    batch = default_collate([training[0, 0], training[0, 1]])
+    assert batch["image"].shape == (2, 3, 64, 64)
+    assert batch["mask"].shape == (2, 1, 64, 64)
+    assert batch["name"] == ["synthetic_000000", "synthetic_000001"]
+    assert set(batch["mask"].unique().tolist()) <= {0.0, 1.0}
+    evaluation = EvaluationSet(source, 32, Normalise())
+    batch = collate_evaluation([evaluation[0], evaluation[2]])
+    assert batch["image"].shape == (2, 3, 32, 32)
+    assert [mask.shape for mask in batch["mask"]] == batch["size"] == [(64, 96)] * 2
+    assert (batch["index"], batch["name"][1]) == ([0, 2], "synthetic_000002")
+    assert EvaluationSet(source, None, Normalise())[0]["image"].shape == (3, 64, 96)
