@@ -17,8 +17,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sam_spl.cli.errors import run
-from sam_spl.results.compare import distinct, paired, table, two_sides
+from sam_spl.results.compare import table
 from sam_spl.results.files import find_results
+from sam_spl.results.paired import paired, two_sides
+from sam_spl.results.runs import distinct
 
 
 def compare(argv: list[str]) -> None:

@@ -31,7 +31,9 @@ from sam_spl.files import write_text
 from sam_spl.metrics import PROTOCOLS, Counter, protocols_named, scores
 from sam_spl.resize import resize_logits
 from sam_spl.results.predictions import find_predictions, full_scale, read_prediction
-from sam_spl.results.summary import EMPTY, per_image_csv, summarise, table, versions
+from sam_spl.results.rules import EMPTY
+from sam_spl.results.summary import summarise, versions
+from sam_spl.results.text import per_image_csv, summary_text
 
 
 def score(argv: list[str]) -> None:
@@ -87,7 +89,7 @@ def score(argv: list[str]) -> None:
     write_text(folder / "results.json", json.dumps(report, indent=1) + "\n")
     write_text(folder / "images.csv", per_image_csv(report))
     about = [("predictions", f"{options.predictions}, {len(names)} images"), ("masks", str(options.masks))]
-    print(table(report, about))
+    print(summary_text(report, about))
     print(scores(counts, protocols[0], empty=EMPTY.get(options.empty)).line())
     print(f"results.json and images.csv are in {folder}")
 

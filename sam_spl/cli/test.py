@@ -27,7 +27,9 @@ from sam_spl.report.figures import write_figures
 from sam_spl.report.page import Sample, write_report
 from sam_spl.report.render import overlay, write_png
 from sam_spl.results.predictions import write_prediction
-from sam_spl.results.summary import EMPTY, per_image_csv, summarise, table, versions, worst
+from sam_spl.results.rules import EMPTY
+from sam_spl.results.summary import summarise, versions, worst
+from sam_spl.results.text import per_image_csv, summary_text
 from sam_spl.runtime import World
 from sam_spl.weights.loading import find_weights, sha256
 
@@ -145,7 +147,7 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
     write_text(folder / "results.json", json.dumps(report, indent=1) + "\n")
     write_text(folder / "images.csv", per_image_csv(report))
 
-    print(table(report, about))
+    print(summary_text(report, about))
     print(scores(counts, protocols[0], empty=EMPTY.get(config.empty)).line())
     asked = {
         "report.html": config.curves and config.report,

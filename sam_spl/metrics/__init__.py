@@ -4,8 +4,9 @@
 """
 
 from sam_spl.metrics.counts import ImageCounts, count_image
-from sam_spl.metrics.dataset_counts import Counter, DatasetCounts, Scores, scores
+from sam_spl.metrics.dataset_counts import Counter, DatasetCounts
 from sam_spl.metrics.protocols import PROTOCOLS, Protocol, protocols_named
+from sam_spl.metrics.scores import Scores, scores
 
 __all__ = [
     "PROTOCOLS",

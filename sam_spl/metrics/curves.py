@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sam_spl.metrics.figures import ratio
 from sam_spl.metrics.target import Components, components, match, relabel, squeeze
 
-#: Thresholds of curves, prediction = probability > threshold: 0, then even steps of the logit, 0.5 among them. Trained
-#: networks answer near 0 or 1, where even steps of the probability would tell nothing apart.
+#: Thresholds of curves, prediction = probability > threshold: 0, then even steps of the logit, 0.5 among
+#: them. Trained networks answer near 0 or 1, where even steps of the probability would tell nothing apart.
 STEPS = 200
 THRESHOLDS = np.concatenate([[0.0], 1 / (1 + np.exp((100 - np.arange(1, STEPS)) / 10))])
 HALF = 100  # the step of threshold 0.5
@@ -41,10 +41,10 @@ _LEVELS[_bucket(THRESHOLDS[1:])] = _UNDECIDED
 
 
 def levels(prob: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """For each pixel the number of thresholds below its probability: it is predicted at step k when its level > k.
+    """The number of thresholds below each pixel's probability: it is predicted at step k when level > k.
 
-    Exact for float32 and float64: rounding to float32 and taking buckets keep the order, so a probability and a
-    threshold in different buckets are told apart by them; the others are compared as they are.
+    Exact for float32 and float64: rounding to float32 and taking buckets keep the order, so a probability and
+    a threshold in different buckets are told apart by them; the others are compared as they are.
     """
     level = _LEVELS.take(_bucket(prob), mode="clip")
     undecided = level == _UNDECIDED
@@ -85,15 +85,15 @@ def curve_counts(
 def detections(
     level: NDArray[np.uint8], targets: Components
 ) -> Iterator[tuple[slice, Components, NDArray[np.int64]]]:
-    """What is predicted and which targets it detects, once for each run of thresholds that predict the same pixels.
+    """What is predicted and which targets it detects, once for all thresholds in a row that predict the same.
 
     Args:
         level: (H, W), from :func:`levels`.
         targets: the components of the mask.
 
     Yields:
-        Steps k of one prediction as a slice, its components, and what :func:`~sam_spl.metrics.target.match` says.
-        Steps that predict nothing are left out.
+        Steps k of one prediction as a slice, its components, and what :func:`~sam_spl.metrics.target.match`
+        says. Steps that predict nothing are left out.
     """
     histogram = np.bincount(level.ravel(), minlength=STEPS + 1)
     above = histogram[:0:-1].cumsum()[::-1]  # pixels predicted at each step
@@ -132,10 +132,10 @@ def curve_figures(
         budget: Fa that "Pd at Fa" stays within, in pixels over all pixels.
 
     Returns:
-        ``target`` and ``pixel`` curves, as (..., 200) arrays by threshold, and ``figures``, of which each chooses its
-        threshold among all of them, on the images that it is measured on. NaN where undefined: without a target, and
-        pixel ROC area without background. A prediction that is right at one threshold has 1 everywhere, one that
-        is empty at all of them 0, but a pixel ROC area of 0.5.
+        ``target`` and ``pixel`` curves, as (..., 200) arrays by threshold, and ``figures``, of which each
+        chooses its threshold among all of them, on the images that it is measured on. NaN where undefined:
+        without a target, and pixel ROC area without background. A prediction that is right at one threshold
+        has 1 everywhere, one that is empty at all of them 0, but a pixel ROC area of 0.5.
     """
     hit, predicted, detected, predictions, false = np.moveaxis(np.asarray(sums, float), -1, 0)
     targets, labelled, pixels = (np.asarray(value, float)[..., None] for value in (targets, labelled, pixels))
@@ -156,7 +156,7 @@ def curve_figures(
 
 
 def _mean_of_best(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
-    """Mean over t from 0 to 1 of the highest y of any point with x <= t, 0 where there is none; exact, by its steps."""
+    """Mean over t in [0, 1] of the highest y of any point with x <= t (0 without one), summed exactly."""
     order = np.argsort(x, axis=-1)
     x, y = np.take_along_axis(x, order, -1).clip(None, 1), np.take_along_axis(y, order, -1)
     best = np.maximum.accumulate(y, axis=-1)

@@ -1,4 +1,4 @@
-"""What each image of a data set adds, and the scores of the data set."""
+"""What each image of a data set adds, counted image by image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sam_spl.metrics.counts import ImageCounts, count_image
 from sam_spl.metrics.curves import CURVE_FIELDS, STEPS, curve_counts
-from sam_spl.metrics.figures import FIGURES, figures
+from sam_spl.metrics.figures import Columns
 from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
-from sam_spl.metrics.protocols import PROTOCOLS, Columns, Protocol, View, columns
+from sam_spl.metrics.protocols import PROTOCOLS, Protocol, View
 from sam_spl.metrics.target import components
 from sam_spl.resize import resize_mask
 
@@ -32,10 +32,11 @@ class DatasetCounts:
     Attributes:
         indices: (images,) of the images in their data set.
         views: view -> (images, fields of :class:`ImageCounts`).
-        hierarchical: (images, fields of :class:`HierarchicalCounts`), at the images' own size; None if not counted.
+        hierarchical: (images, fields of :class:`HierarchicalCounts`), at the images' own size; None if not
+            counted.
         curves: (images, 200, 5) by threshold, likewise.
-        masks: (images, 3), height and width of each mask as stored and a fingerprint of its content; None if the
-            counts were made without masks.
+        masks: (images, 3), height and width of each mask as stored and a fingerprint of its content; None if
+            the counts were made without masks.
     """
 
     indices: NDArray[np.int64]
@@ -63,58 +64,12 @@ class DatasetCounts:
         return {name: self.hierarchical[:, k] for k, name in enumerate(HierarchicalCounts._fields)}
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The figures of one data set under one protocol, in [0, 1]; None where undefined (see :func:`scores`)."""
-
-    iou: float | None
-    niou: float | None
-    f1: float | None
-    precision: float | None
-    recall: float | None
-    pixel_accuracy: float | None
-    pd: float | None
-    fa: float | None
-    images: int
-    targets: int
-    detected: int
-    false_alarms: int
-
-    def line(self) -> str:
-        """The line that the published code prints: percent, and Fa in 1e-6 per pixel."""
-        order = ("iou", "f1", "niou", "pd", "fa")
-        return " | ".join(f"{FIGURES[key].title} = {FIGURES[key].text(getattr(self, key))}" for key in order)
-
-
-def scores(
-    counts: DatasetCounts, protocol: Protocol = PROTOCOLS["native"], *, empty: float | None = None
-) -> Scores:
-    """Ratios of summed counts.
-
-    Under ``native`` an empty mask with an empty prediction adds nothing to IoU and 1 to the mean of nIoU. Without any
-    target in the data set Pd and pixel accuracy are None; without images everything is.
-
-    Args:
-        counts: of every image, with the views that the protocol needs.
-        protocol: the declaration.
-        empty: as in :func:`sam_spl.metrics.protocols.columns`.
-    """
-    sums = {name: column.sum() for name, column in columns(protocol, counts.views, empty=empty).items()}
-    ratios = {name: None if np.isnan(value) else float(value) for name, value in figures(sums).items()}
-    return Scores(
-        **ratios,
-        images=len(counts),
-        targets=int(sums["targets"]),
-        detected=int(sums["detected"]),
-        false_alarms=int(sums["false_alarms"]),
-    )
-
-
 class Counter:
     """Counts an image under several protocols: one row of numbers, to be added, gathered and unpacked again.
 
     Args:
-        protocols: what to count for. Each image is labelled once for each resolution and threshold among them.
+        protocols: what to count for. Each image is labelled once for each resolution and threshold among
+            them.
         detailed: count for hIoU and for curves as well, at the images' own size.
     """
 
@@ -138,7 +93,7 @@ class Counter:
         return _HEAD + len(self.views) * len(ImageCounts._fields) + details
 
     def row(self, index: int, probs: Mapping[str, Prob], mask: Mask) -> list[float]:
-        """The row of one image: its index in the data set, probability maps by resolution, mask at its own size."""
+        """The row of one image: its index, its probability maps by resolution, its mask at its own size."""
         row: list[float] = [
             float(index),
             *map(float, mask.shape),

@@ -1,7 +1,7 @@
 """Every figure: what it is called, its unit, which way is better, how it is written, and its formula.
 
-Tables, the report, result files and comparisons take all of this from :data:`FIGURES`. Formulas take summed counts,
-with any leading shape; those of curves are in :mod:`sam_spl.metrics.curves`.
+Tables, the report, result files and comparisons take all of this from :data:`FIGURES`. Formulas take summed
+counts, with any leading shape; those of curves are in :mod:`sam_spl.metrics.curves`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_spl.metrics.counts import SIZE_CLASSES
+
+Array = NDArray[np.float64]
+Columns = dict[str, Array]  # name -> what each image adds, (images,), or sums, any shape
 
 #: Unit -> how many of it are 1, decimals, and how it is written behind a number.
 _UNITS = {"%": (100.0, 2, " %"), "1e-6": (1e6, 2, " x 1e-6"), "": (1.0, 4, "")}
@@ -170,8 +173,8 @@ _SIZE_CLASSES = {
 }
 _MATCHES = ("matched", "lone_predictions", "lone_targets", "further_predictions", "further_targets")
 
-#: Figures that are shares of counted things, and the columns that count them. Fa is none here: of images without a
-#: false alarm nothing follows for how large one would be.
+#: Figures that are shares of counted things, and the columns that count them. Fa is none here: of images
+#: without a false alarm nothing follows for how large one would be.
 SHARES: dict[str, tuple[str, ...]] = {
     "iou": ("iou_union",),
     "niou": ("images_of_niou",),
@@ -188,8 +191,8 @@ SHARES: dict[str, tuple[str, ...]] = {
 }
 
 
-def figures(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
-    """Ratios of summed :func:`~sam_spl.metrics.protocols.columns`; NaN where there is nothing to divide by."""
+def figures(sums: Mapping[str, Any]) -> dict[str, Array]:
+    """Ratios of summed :func:`~sam_spl.metrics.scores.columns`; NaN where there is nothing to divide by."""
     recall = ratio(sums["intersection"], sums["labelled"])
     return {
         "iou": ratio(sums["iou_intersection"], sums["iou_union"]),
@@ -203,7 +206,7 @@ def figures(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def pd_by_size(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+def pd_by_size(sums: Mapping[str, Any]) -> dict[str, Array]:
     """Pd of the targets of each size class; keys as ``1 to 9``, ``82 and more`` pixels."""
     return {
         name: ratio(sums[f"detected_{ending}"], sums[f"targets_{ending}"])
@@ -211,7 +214,7 @@ def pd_by_size(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def hierarchical_figures(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+def hierarchical_figures(sums: Mapping[str, Any]) -> dict[str, Array]:
     """The figure hIoU and its error split, from summed :class:`~sam_spl.metrics.hiou.HierarchicalCounts`."""
     matched = sums["matched"]
     predictions = sums["lone_predictions"] + sums["further_predictions"]
@@ -236,7 +239,7 @@ def hierarchical_figures(sums: Mapping[str, Any]) -> dict[str, NDArray[np.float6
     }
 
 
-def ratio(part: Any, whole: Any) -> NDArray[np.float64]:
+def ratio(part: Any, whole: Any) -> Array:
     """Part over whole; NaN where there is nothing to divide by."""
     part, whole = np.asarray(part, float), np.asarray(whole, float)
     return np.divide(

@@ -1,4 +1,4 @@
-"""hIoU, the hierarchical IoU of arXiv 2509.16888 (NeurIPS 2025 datasets and benchmarks), and its error split."""
+"""hIoU, the hierarchical IoU of arXiv 2509.16888 (NeurIPS 2025), and its error split."""
 
 from __future__ import annotations
 

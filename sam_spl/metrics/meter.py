@@ -16,8 +16,8 @@ from sam_spl.metrics.protocols import PROTOCOLS, Protocol
 class ProtocolMetric(Metric):
     """Rows of a :class:`~sam_spl.metrics.dataset_counts.Counter`, gathered by torchmetrics when computed.
 
-    ``update`` takes the image's index in the data set, so that every figure can be traced to its images and an image
-    that two processes scored would be counted once.
+    ``update`` takes the image's index in the data set, so that every figure can be traced to its images and
+    an image that two processes scored would be counted once.
 
     Args:
         protocols: what to count for.
@@ -42,9 +42,10 @@ class ProtocolMetric(Metric):
     def update(
         self, indices: Sequence[int], probs: Sequence[Mapping[str, Prob]], masks: Sequence[Mask]
     ) -> None:
-        """Add images: their indices, probability maps by resolution, and masks (H, W) at the image's own size.
+        """Add images: indices, probability maps by resolution, and masks (H, W) at the images' own sizes.
 
-        A process that may have no image at all adds none once: it then gathers zero rows like any other number.
+        A process that may have no image at all adds none once: it then gathers zero rows like any other
+        number.
         """
         rows = [self.counter.row(*image) for image in zip(indices, probs, masks, strict=True)]
         tensor = torch.tensor(rows, dtype=torch.float64, device=self.device)

@@ -1,24 +1,19 @@
-"""The protocols that published numbers were counted under, as declarations, and what each image adds under them.
+"""The protocols that published numbers were counted under, as declarations.
 
-Pixels, targets and areas are pooled over the data set and ratios taken once at the end; nIoU alone is a mean over
-images.
+In each of them pixels, targets and areas are summed over the data set and ratios taken once at the end; nIoU
+alone is a mean over images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sam_spl.errors import ConfigError, nearest
-from sam_spl.metrics.counts import ImageCounts
-
-Array = NDArray[np.float64]
-EMPTY_IMAGE = "an empty mask with an empty prediction "
-Columns = dict[str, Array]  # name -> what each image adds, (images,), or sums, any shape
+from sam_spl.config import require, require_choice
+from sam_spl.errors import ConfigError
+from sam_spl.registry import Registry, is_reference
+from sam_spl.resize import RULES
 
 
 class View(NamedTuple):
@@ -34,14 +29,15 @@ class Protocol:
     """One way of scoring.
 
     Attributes:
-        name: what it is called.
+        name: in configurations, tables and result files.
         resolution: as :class:`View`.
-        relative: F1, Pd and Fa are taken above half of each image's maximum, over images with targets only; IoU
-            is not.
+        relative: F1, Pd and Fa are taken above half of each image's maximum, over images with targets only;
+            IoU is not.
         empty: nIoU of an image whose mask and prediction are both empty; None: nIoU is not reported.
-        by_area: Fa counts the components whose area value equals that of no detected target's component. A known
-            fault: a false alarm as large as a detected target vanishes.
+        by_area: Fa leaves out every predicted component whose area equals that of a matched one. A known
+            fault of published code: a false alarm as large as a detected target vanishes.
         resize: as :class:`View`; masks are resized nearest.
+        note: what a reader of its figures has to know.
     """
 
     name: str
@@ -50,108 +46,62 @@ class Protocol:
     empty: float | None = 1.0
     by_area: bool = False
     resize: str = "pillow"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.name) and not is_reference(self.name), "protocol name", repr(self.name), "use letters"
+        )
+        known = self.resolution in ("own", "input") or (
+            self.resolution.isdecimal() and int(self.resolution) > 0
+        )
+        require(
+            known, f"protocol {self.name}: resolution", self.resolution, "give own, input or a side in pixels"
+        )
+        require_choice(self.resize, f"protocol {self.name}: resize", RULES)
 
     @property
     def views(self) -> tuple[View, View]:
         """Where IoU is counted, and where F1, Pd and Fa."""
-        return tuple(View(self.resolution, relative, self.resize) for relative in (False, self.relative))
-
-    def describe(self, *, empty: float | None = None) -> dict[str, Any]:
-        """What the protocol fixes, for result files; ``empty`` as in :func:`columns`."""
-        relative = "p / max(p) > 0.5 for F1, Pd and Fa, over images with targets; p > 0.5 for IoU"
-        return {
-            "protocol": self.name,
-            "threshold": relative if self.relative else 0.5,
-            "resolution": {"own": "the image's own", "input": "the network's input"}.get(
-                self.resolution, f"{self.resolution} x {self.resolution}"
-            ),
-            "matching": "centroids nearer than 3 px, 8-connectivity, one to one in raster order",
-            "false_alarms": (
-                "areas of predicted components whose area value is that of no matched component"
-                if self.by_area
-                else "pixels of predicted components that detect nothing"
-            ),
-            "empty": _describe_empty(self.empty if empty is None else empty),
-        }
+        return View(self.resolution, False, self.resize), View(self.resolution, self.relative, self.resize)
 
 
-def _describe_empty(value: float | None) -> str:
-    if value is None:
-        return "nIoU not reported"
-    if np.isnan(value):
-        return f"{EMPTY_IMAGE}is left out of nIoU"
-    return f"{EMPTY_IMAGE}has nIoU {value:g}"
+_FLAT = (
+    "an image whose probabilities are all equal and above 0 is predicted whole, as p / max(p) is 1 everywhere"
+)
 
-
-#: Adding a protocol is adding a line.
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol("native"),
-        Protocol("basicirstd", empty=None),
-        Protocol("sam_spl", resolution="input", empty=0.0, by_area=True),
-        Protocol("datransnet", relative=True, empty=None, by_area=True),
-        Protocol("mshnet", resolution="256", empty=0.0, by_area=True),
-        Protocol("dnanet", resolution="256", empty=0.0, by_area=True),
-    )
-}
+#: Adding a protocol is adding a line here, or registering one.
+PROTOCOLS = Registry(
+    "protocols",
+    {
+        protocol.name: protocol
+        for protocol in (
+            Protocol("native"),
+            Protocol("basicirstd", empty=None),
+            Protocol("sam_spl", resolution="input", empty=0.0, by_area=True),
+            Protocol("datransnet", relative=True, empty=None, by_area=True, note=_FLAT),
+            Protocol("mshnet", resolution="256", empty=0.0, by_area=True),
+            Protocol("dnanet", resolution="256", empty=0.0, by_area=True),
+        )
+    },
+)
 
 
 def protocols_named(names: Iterable[str]) -> list[Protocol]:
-    """The declarations of names, each once.
+    """The declarations of names (or of references ``module:OBJECT``, ``file.py:OBJECT``), each once.
 
     Raises:
-        ConfigError: unknown name, or none.
+        ConfigError: unknown name, or none; a reference to something else, or to a protocol whose name is
+            taken.
     """
-    chosen = list(dict.fromkeys(names))
-    for name in chosen:
-        if name not in PROTOCOLS:
-            raise ConfigError(f"protocols: {name!r} is unknown. Nearest: {nearest(name, PROTOCOLS)}")
-    if not chosen:
-        raise ConfigError(f"protocols: name at least one of {', '.join(PROTOCOLS)}")
-    return [PROTOCOLS[name] for name in chosen]
-
-
-def columns(protocol: Protocol, views: Mapping[View, Array], *, empty: float | None = None) -> Columns:
-    """What each image adds under a protocol.
-
-    Args:
-        protocol: the declaration.
-        views: (images, fields of :class:`ImageCounts`) for each of its views.
-        empty: nIoU of an image whose mask and prediction are both empty, instead of the protocol's; NaN leaves such
-            images out.
-    """
-    overlap, detection = (_fields(views[view]) for view in protocol.views)
-    union = overlap["predicted"] + overlap["labelled"] - overlap["intersection"]
-    both_empty = protocol.empty if empty is None else empty
-    value = np.nan if both_empty is None else both_empty
-    iou = np.where(union > 0, overlap["intersection"] / np.maximum(union, 1), value)
-    counted = detection["targets"] > 0 if protocol.relative else np.ones(len(union), bool)
-    false = detection["false_alarm_pixels_by_area" if protocol.by_area else "false_alarm_pixels"]
-    wanted = {
-        key: detection[key] * counted
-        for key in ("pixels", "predicted", "labelled", "intersection", "targets", "detected", "false_alarms")
-    }
-    scored = (
-        np.full(len(union), np.nan)
-        if protocol.empty is None and empty is None
-        else np.where(np.isnan(iou), 0, 1)
-    )
-    return {
-        "images": np.ones(len(union)),
-        "iou_intersection": overlap["intersection"],
-        "iou_union": union,
-        "iou_of_images": np.nan_to_num(iou),
-        "images_of_niou": scored.astype(float),
-        **wanted,
-        "false_alarm_pixels": false * counted,
-        **{
-            key: detection[key] * counted
-            for key in ImageCounts._fields
-            if key.startswith(("targets_", "detected_"))
-        },
-    }
-
-
-def _fields(counts: Array) -> Columns:
-    return {name: counts[:, k] for k, name in enumerate(ImageCounts._fields)}
+    chosen: dict[str, Protocol] = {}
+    for name in names:
+        protocol = PROTOCOLS[name]
+        require(isinstance(protocol, Protocol), "protocols", name, "give a sam_spl.metrics.Protocol")
+        known = dict(PROTOCOLS).get(protocol.name, protocol)
+        if chosen.setdefault(protocol.name, known) != protocol:
+            raise ConfigError(
+                f"protocols: {name} is called {protocol.name!r}, as another protocol is. Choose another name."
+            )
+    require(bool(chosen), "protocols", "[]", f"name at least one of {', '.join(PROTOCOLS)}")
+    return list(chosen.values())

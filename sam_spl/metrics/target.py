@@ -52,8 +52,9 @@ def components(binary: NDArray[np.bool_]) -> Components:
 def squeeze(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows and the columns of a map of 0 and 1 that are needed to label it.
 
-    Targets are few and small: most rows and columns are empty, and of a run of empty ones the last is enough to keep
-    what lies on its sides apart. Labelling takes time by the pixel, so this makes it several times faster.
+    Targets are few and small: most rows and columns are empty, and of a run of empty ones the last is enough
+    to keep what lies on its sides apart. Labelling takes time by the pixel, so this makes it several times
+    faster.
     """
     kept = []
     for axis in (1, 0):
@@ -102,8 +103,8 @@ def distances(targets: Components, predictions: Components) -> NDArray[np.float6
 def match(targets: Components, predictions: Components) -> NDArray[np.int64]:
     """Which prediction detects each target, one to one.
 
-    Targets in raster order each take the first free prediction, in raster order, whose centroid is nearer than
-    :data:`MATCH_DISTANCE`, as the published codes have it.
+    Targets in raster order each take the first free prediction, in raster order, whose centroid is nearer
+    than :data:`MATCH_DISTANCE`, as the published codes have it.
 
     Returns:
         (number of targets,) index of the prediction, -1 for a missed target.

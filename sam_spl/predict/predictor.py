@@ -15,8 +15,8 @@ from torch import nn
 from sam_spl.data.known import dataset_file, network_input
 from sam_spl.data.normalise import Normalise, normalise_of
 from sam_spl.data.reading import as_image
-from sam_spl.engine.evaluator import check_finite, probability
 from sam_spl.errors import ConfigError
+from sam_spl.predict.maps import check_finite, probability
 from sam_spl.resize import Image, resize_image
 from sam_spl.runtime import World, pick_device, pick_precision, promise_float32
 from sam_spl.weights.loading import load_model
@@ -27,10 +27,11 @@ log = logging.getLogger(__name__)
 class Predictor:
     """From an image to a probability map of its size.
 
-    A network that was trained on images squeezed to a square sees each image squeezed so, as in testing. Where that
-    shrinks a frame, targets shrink too, by width and height differently: a target of 3x3 pixels in 1920x1080 is
-    0.4 x 0.7 pixels at 256x256, and hard to find. A warning, once for each size of frame, says so. Cut such frames into
-    tiles of about the network's size, or predict at their own size (``image_size=None``), which costs time.
+    A network that was trained on images squeezed to a square sees each image squeezed so, as in testing.
+    Where that shrinks a frame, targets shrink too, by width and height differently: a target of 3x3 pixels in
+    1920x1080 is 0.4 x 0.7 pixels at 256x256, and hard to find. A warning, once for each size of frame, says
+    so. Cut such frames into tiles of about the network's size, or predict at their own size
+    (``image_size=None``), which costs time.
 
     Args:
         model: the network.
@@ -56,15 +57,16 @@ class Predictor:
         """Predict one image.
 
         Args:
-            image: an image file's path, a PIL image of grey values, RGB or a palette, or an array of uint8, uint16 or
-                floats in [0, 1], of shape (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4). Alpha is dropped.
+            image: an image file's path, a PIL image of grey values, RGB or a palette, or an array of uint8,
+                uint16 or floats in [0, 1], of shape (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4). Alpha
+                is dropped.
 
         Returns:
             (H, W), the probability in [0, 1] that a pixel is target.
 
         Raises:
-            InputError: an image of another kind, other values, a file that cannot be read, or an answer that is not
-                finite.
+            InputError: an image of another kind, other values, a file that cannot be read, or an answer that
+                is not finite.
         """
         image = as_image(image)
         self._tell_of_shrinking(*image.shape[:2])
@@ -86,8 +88,8 @@ class Predictor:
             return
         self._told.add((height, width))
         log.warning(
-            "%dx%d is shrunk to %dx%d: a 3x3 target becomes %.1f x %.1f pixels. Predict tiles of about %d pixels, or "
-            "load with image_size=None for the frame's own size",
+            "%dx%d is shrunk to %dx%d: a 3x3 target becomes %.1f x %.1f pixels. Predict tiles of about %d "
+            "pixels, or load with image_size=None for the frame's own size",
             *(width, height, side, side, 3 * side / width, 3 * side / height, side),
         )
 
@@ -112,8 +114,8 @@ def load(
         dataset: the set that published SAM-SPL weights were trained on, by any of its names: their images are
             normalised (and resized) as its recipe has it. None: as for any further set, with a warning.
         train_size: of published DATransNet weights, 256, or 512 for IRSTD-1k.
-        image_size: side in pixels that images are squeezed to; None predicts each at its own size; auto does what the
-            network was trained for.
+        image_size: side in pixels that images are squeezed to; None predicts each at its own size; auto does
+            what the network was trained for.
 
     Raises:
         InputError: as :func:`sam_spl.weights.loading.load_model`, or no such device.
@@ -139,11 +141,11 @@ def load(
 def load_network(
     file: str | Path, dataset: Mapping[str, Any] | None = None, *, train_size: int | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a weights file with all that is needed to use it: the one rule for testing and prediction.
+    """The network of a weights file and all that is needed to use it: one rule for testing and prediction.
 
-    Published weights of SAM-SPL (and plain state dicts) do not state the normalisation and the size of the network's
-    input. Then those of the data set are taken, as the published code does, and a warning says which. DATransNet's
-    recipe is one for all sets: values / 255, images at their own size.
+    Published weights of SAM-SPL (and plain state dicts) do not state the normalisation and the size of the
+    network's input. Then those of the data set are taken, as the published code does, and a warning says
+    which. DATransNet's recipe is one for all sets: values / 255, images at their own size.
 
     Args:
         file: as :func:`sam_spl.weights.loading.load_model`.
@@ -151,7 +153,8 @@ def load_network(
         train_size: of DATransNet weights that do not state it.
 
     Returns:
-        The model in evaluation mode and its description, with ``mean``, ``std``, ``image_size`` and ``resize``.
+        The model in evaluation mode and its description, with ``mean``, ``std``, ``image_size`` and
+        ``resize``.
 
     Raises:
         InputError: as :func:`sam_spl.weights.loading.load_model`.

@@ -30,7 +30,8 @@ def write_figures(folder: Path, details: Mapping[str, Any], samples: Sequence[Sa
         details: of a report, with curves.
         samples: images of the grid and the surfaces, a row each.
     """
-    # At threshold 0 nearly all is predicted, as one component that detects nothing: no point of a drawn curve.
+    # At threshold 0 nearly all is predicted, as one component that detects nothing: no point of a drawn
+    # curve.
     target = {key: values[1:] for key, values in details["target_curve"].items()}
     pixel = details["pixel_curve"]
     areas = details["curves"]
@@ -65,7 +66,7 @@ def write_figures(folder: Path, details: Mapping[str, Any], samples: Sequence[Sa
 
 
 def grid(samples: Sequence[Sample]) -> Figure:
-    """A row for each image: image, mask and prediction, targets boxed, the smallest target enlarged in a corner."""
+    """A row an image: image, mask and prediction, targets boxed, the smallest enlarged in a corner."""
     heights = [sample.mask.shape[0] / sample.mask.shape[1] for sample in samples]
     figure = Figure(figsize=(7.2, 2.35 * sum(heights) + 0.3), layout="constrained")
     axes = figure.subplots(len(samples), 3, squeeze=False, height_ratios=heights)
@@ -104,7 +105,8 @@ def surfaces(samples: Sequence[Sample]) -> Figure:
         }
         for column, (title, values) in enumerate(maps.items()):
             axis = figure.add_subplot(len(samples), 3, 3 * row + column + 1, projection="3d")
-            # A peak is to survive the coarser grid of the drawing, so the largest value of each cell is drawn.
+            # A peak is to survive the coarser grid of the drawing, so the largest value of each cell is
+            # drawn.
             cell = max(1, max(values.shape) // 80)
             height, width = (side // cell * cell for side in values.shape)
             coarse = values[:height, :width].reshape(height // cell, cell, width // cell, cell).max((1, 3))

@@ -16,7 +16,8 @@ from sam_spl.files import write_text
 from sam_spl.metrics.curves import STEPS, detections
 from sam_spl.metrics.dataset_counts import DatasetCounts
 from sam_spl.metrics.figures import MAIN, figures
-from sam_spl.metrics.protocols import PROTOCOLS, columns
+from sam_spl.metrics.protocols import PROTOCOLS
+from sam_spl.metrics.scores import columns
 from sam_spl.metrics.target import components
 from sam_spl.report.render import stretch
 from sam_spl.resize import Image, Mask
@@ -85,7 +86,7 @@ def write_report(
         "figures": details["curves"],
         "pd_by_size": details["pd_by_size"],
         "targets_by_size": details["targets_by_size"],
-        "shown": f"{len(images)} of {len(counts)} images, those with the most missed and false targets at 0.5.",
+        "shown": f"{len(images)} of {len(counts)} images, those with most missed and false targets at 0.5.",
         "images": images,
     }
     # No tag can begin or end inside the data, whatever an image is called.
@@ -151,7 +152,7 @@ def _image(sample: Sample, empty: float | None) -> dict[str, Any]:
 
 
 def _ious(sample: Sample, empty: float | None) -> list[float | None]:
-    """The image's IoU at each threshold; ``empty`` where mask and prediction are, None where that leaves it out."""
+    """The image's IoU at each threshold; where mask and prediction are empty ``empty``, None for NaN."""
     hit = np.bincount(sample.level[sample.mask], minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
     predicted = np.bincount(sample.level.ravel(), minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
     union = predicted + int(sample.mask.sum()) - hit

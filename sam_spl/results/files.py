@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from sam_spl.errors import InputError
-from sam_spl.metrics.figures import MAIN, figures
-from sam_spl.metrics.protocols import Columns
+from sam_spl.metrics.figures import MAIN, Columns, figures
 
 Report = dict[str, Any]  # content of a results.json
 Row = dict[str, Any]  # what one image adds
@@ -30,23 +29,18 @@ _NEEDED = {
 }
 _OPTIONAL = {"weights.trained_on": dict}
 _KINDS = {str: "text", dict: "a table", list: "a list"}
-#: Column of figures -> key in an image's row.
-_COUNTS = {
-    "iou_intersection": "intersection",
-    "iou_union": "union",
-    "intersection": "hit_pixels",
-    **{
-        key: key
-        for key in (
-            "predicted",
-            "labelled",
-            "targets",
-            "detected",
-            "false_alarms",
-            "false_alarm_pixels",
-            "pixels",
-        )
-    },
+#: Key in an image's row -> column of figures.
+COUNTS = {
+    "intersection": "iou_intersection",
+    "union": "iou_union",
+    "predicted": "predicted",
+    "labelled": "labelled",
+    "targets": "targets",
+    "detected": "detected",
+    "false_alarms": "false_alarms",
+    "false_alarm_pixels": "false_alarm_pixels",
+    "pixels": "pixels",
+    "hit_pixels": "intersection",  # of F1; with a relative threshold not that of IoU
 }
 #: Counts that cannot exceed others. IoU's own may: a relative threshold leaves images out of the others.
 _AT_MOST = (
@@ -64,15 +58,15 @@ def find_results(paths: Iterable[str | Path]) -> list[Report]:
     """The result files at or below each path.
 
     Raises:
-        InputError: there is none, or one that ``testing.py`` did not write as it is: a key is missing or of another
-            kind, counts are impossible, or images do not add up to the figures.
+        InputError: there is none, or one that ``testing.py`` did not write as it is: a key is missing or of
+            another kind, counts are impossible, or images do not add up to the figures.
     """
     reports = []
     for path in map(Path, paths):
         files = [path] if path.is_file() else sorted(path.rglob("results.json"))
         if not files:
             raise InputError(
-                f"{path}: no results.json there. Test first: python testing.py --dataset NAME --weights {path}"
+                f"{path}: no results.json there. Test first: sam-spl test --dataset NAME --weights {path}"
             )
         reports += map(_read, files)
     return reports
@@ -89,7 +83,7 @@ def rows_of(report: Report, protocol: str) -> list[Row]:
 
 def columns_of(rows: Sequence[Row]) -> Columns:
     """What each image adds to :func:`~sam_spl.metrics.figures.figures`."""
-    of = {column: np.array([row[key] for row in rows], float) for column, key in _COUNTS.items()}
+    of = {column: np.array([row[key] for row in rows], float) for key, column in COUNTS.items()}
     of["iou_of_images"] = np.array([row["iou"] or 0.0 for row in rows], float)
     of["images_of_niou"] = np.array([row["iou"] is not None for row in rows], float)
     return of
@@ -152,7 +146,7 @@ def _wrong_rows(rows: list[Any], scores: dict[str, Any]) -> str | None:
     if not any("mask" in row for row in rows):
         return None  # of an earlier version; nothing but names is read
     for k, row in enumerate(rows):
-        for key in _COUNTS.values():
+        for key in COUNTS:
             if not _number(row.get(key)) or row[key] != int(row[key]):
                 return f"[{k}].{key} is no count of 0 or more"
         for key, whole in _AT_MOST:

@@ -37,7 +37,7 @@ def write_prediction(folder: Path, name: str, prob: Prob, form: str) -> None:
 
 
 def find_predictions(folder: Path) -> dict[str, Path]:
-    """Files below a folder by their path without suffix, and without what tools append (``_pred``, ``_prob``).
+    """Files below a folder by path, without suffix and what tools append (``_pred``, ``_prob``).
 
     Raises:
         InputError: no folder, none in it, or two for one name.
@@ -86,15 +86,16 @@ def read_prediction(path: Path, *, scale: float, logits: bool = False) -> Prob:
         values = (stored if stored.ndim == 2 else stored[..., :3].max(-1)).astype(np.float64) / scale
     if not np.isfinite(values).all():
         raise InputError(
-            f"{path} holds {int((~np.isfinite(values)).sum())} value(s) that are not finite. Predict it again."
+            f"{path} holds {int((~np.isfinite(values)).sum())} value(s) that are not finite. "
+            "Predict it again."
         )
     if logits and suffix in (".npy", ".mat"):  # looked at before: the sigmoid would hide infinite ones
         with np.errstate(over="ignore"):
             values = 1 / (1 + np.exp(-values.astype(np.float64)))
     if values.min(initial=0) < 0 or values.max(initial=0) > 1:
         raise InputError(
-            f"{path} holds values from {values.min():g} to {values.max():g}, but probabilities are in [0, 1]. Divide "
-            "them, or say --logits."
+            f"{path} holds values from {values.min():g} to {values.max():g}, but probabilities are in [0, "
+            "1]. Divide them, or say --logits."
         )
     return values.astype(np.float64) if values.dtype == bool else values
 
@@ -124,6 +125,7 @@ def _array(path: Path) -> NDArray[Any]:
     values = np.squeeze(values)
     if values.ndim != 2 or values.dtype.kind not in "buif":
         raise InputError(
-            f"{path} holds {values.dtype} of shape {values.shape}; a map (height, width) of numbers is needed."
+            f"{path} holds {values.dtype} of shape {values.shape}; a map (height, width) of numbers is "
+            "needed."
         )
     return values if values.dtype.kind == "f" else values.astype(np.float64)

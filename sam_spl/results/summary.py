@@ -1,10 +1,8 @@
-"""From counts to a result file and the tables that a test prints."""
+"""From counts to what a result file holds."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -16,13 +14,13 @@ from numpy.typing import NDArray
 import sam_spl
 from sam_spl.metrics.counts import ImageCounts
 from sam_spl.metrics.curves import THRESHOLDS, curve_figures
-from sam_spl.metrics.dataset_counts import OWN, DatasetCounts, scores
-from sam_spl.metrics.figures import FIGURES, MAIN, figures, hierarchical_figures, pd_by_size
-from sam_spl.metrics.protocols import PROTOCOLS, Columns, Protocol, columns
-from sam_spl.metrics.uncertainty import intervals
-
-#: nIoU of an image whose mask and prediction are both empty; NaN leaves it out of the mean.
-EMPTY = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
+from sam_spl.metrics.dataset_counts import OWN, DatasetCounts
+from sam_spl.metrics.figures import FIGURES, Columns, figures, hierarchical_figures, pd_by_size
+from sam_spl.metrics.intervals import intervals
+from sam_spl.metrics.protocols import PROTOCOLS, Protocol
+from sam_spl.metrics.scores import columns, scores
+from sam_spl.results.files import COUNTS
+from sam_spl.results.rules import EMPTY, describe, differences
 
 _PREDICTED, _LABELLED = (ImageCounts._fields.index(name) for name in ("predicted", "labelled"))
 
@@ -46,7 +44,7 @@ def summarise(
         empty: of :data:`EMPTY`; None keeps each protocol's rule.
         bootstrap: number of resamples for 95 % intervals; 0 leaves them out.
         budget: Fa that "Pd at Fa" stays within, in pixels over all pixels.
-        groups: of images that are not independent, the group of each (:mod:`sam_spl.metrics.uncertainty`).
+        groups: of images that are not independent, the group of each (:mod:`sam_spl.metrics.resampling`).
     """
     rule = EMPTY[empty] if empty else None
     scored = {protocol.name: asdict(scores(counts, protocol, empty=rule)) for protocol in protocols}
@@ -57,7 +55,7 @@ def summarise(
     for protocol in protocols:
         of = columns(protocol, counts.views, empty=rule)
         reported[protocol.name] = {
-            **protocol.describe(empty=rule),
+            **describe(protocol, empty=rule),
             "scores": scored[protocol.name],
             "intervals": intervals(of, figures, groups=groups, resamples=bootstrap),
             "differs": differing.get(protocol.name, {}),
@@ -71,46 +69,6 @@ def summarise(
     if counts.curves is not None:
         report["details"] = _details(counts, bootstrap, budget, groups)
     return report
-
-
-def differences(
-    chosen: Iterable[Protocol],
-    scored: Mapping[str, Mapping[str, float | None]],
-    *,
-    empties: bool,
-) -> dict[str, dict[str, str]]:
-    """Protocol -> figure -> why it differs from the first protocol's by more than rounding.
-
-    Args:
-        chosen: the protocols, the first being the one that the others are compared with.
-        scored: their figures; what is no figure (counts) is not compared.
-        empties: whether there are images whose mask and prediction are both empty.
-    """
-    first, *others = chosen
-    found: dict[str, dict[str, str]] = {}
-    for other in others:
-        for key, a in scored[first.name].items():
-            b, figure = scored[other.name][key], FIGURES.get(key)
-            if figure is None or a is None or b is None:
-                continue
-            if figure.scale * abs(a - b) > 0.5 * 10**-figure.decimals:
-                found.setdefault(other.name, {})[key] = "; ".join(_reasons(first, other, key, empties))
-    return found
-
-
-def _reasons(first: Protocol, other: Protocol, figure: str, empties: bool) -> list[str]:
-    reasons = []
-    if other.resolution != first.resolution:
-        reasons.append(f"scored at {other.describe()['resolution']}, masks resized")
-    if other.relative != first.relative and figure not in ("iou", "niou"):
-        reasons.append("threshold relative to each image's maximum, images without target left out")
-    if other.by_area != first.by_area and figure == "fa":
-        reasons.append("false alarms as large as a detected target's component vanish")
-    if other.empty != first.empty and figure == "niou" and empties:
-        reasons.append(
-            f"an empty image that is predicted empty counts {other.empty:g} instead of {first.empty:g}"
-        )
-    return reasons
 
 
 def _details(
@@ -154,20 +112,8 @@ def _details(
 def _images(
     names: Sequence[str], of: Columns, masks: NDArray[np.int64] | None, groups: Sequence[str] | None
 ) -> list[dict[str, Any]]:
-    """What can be traced of each figure to each image, and what it must share with another result to compare them."""
-    keys = {
-        "intersection": "iou_intersection",
-        "union": "iou_union",
-        "predicted": "predicted",
-        "labelled": "labelled",
-        "targets": "targets",
-        "detected": "detected",
-        "false_alarms": "false_alarms",
-        "false_alarm_pixels": "false_alarm_pixels",
-        "pixels": "pixels",
-        "hit_pixels": "intersection",  # of F1; with a relative threshold not that of IoU
-    }
-    rows = np.stack([of[column] for column in keys.values()], 1).astype(np.int64).tolist()
+    """What each image adds to each figure, and what says whether two results can be compared."""
+    rows = np.stack([of[column] for column in COUNTS.values()], 1).astype(np.int64).tolist()
     ious = [
         iou if counted == 1 else None
         for iou, counted in zip(of["iou_of_images"], of["images_of_niou"], strict=True)
@@ -180,7 +126,7 @@ def _images(
     ):
         row |= {"height": height, "width": width, "mask": f"{content:08x}"}
     return [
-        {**first, **dict(zip(keys, row, strict=True)), "iou": iou}
+        {**first, **dict(zip(COUNTS, row, strict=True)), "iou": iou}
         for first, row, iou in zip(about, rows, ious, strict=True)
     ]
 
@@ -199,101 +145,6 @@ def worst(counts: DatasetCounts) -> list[int]:
         return -(image.targets - image.detected + image.false_alarms), image.iou
 
     return sorted(range(len(images)), key=badness)
-
-
-def table(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> str:
-    """The figures with their intervals, one a line; then the protocols side by side, where there are several.
-
-    Args:
-        report: from :func:`summarise`.
-        about: lines to put first, what was tested on what.
-    """
-    first = report["protocols"][report["protocol"]]
-    result, bounds = first["scores"], first["intervals"]
-    missed = result["targets"] - result["detected"]
-
-    def row(
-        key: str, values: Mapping[str, Any], intervals: Mapping[str, Any], more: str = ""
-    ) -> tuple[str, str]:
-        return FIGURES[key].title, FIGURES[key].full(values[key], intervals.get(key)) + more
-
-    def beside(key: str, values: Mapping[str, Any]) -> str:
-        return f"{FIGURES[key].title} {FIGURES[key].text(values[key])}"
-
-    rows = [
-        *about,
-        (
-            "protocol",
-            f"{first['protocol']}: threshold {first['threshold']}, at {first['resolution']} resolution",
-        ),
-        row("iou", result, bounds),
-        row("niou", result, bounds),
-        row("f1", result, bounds, f"   {beside('precision', result)}, {beside('recall', result)}"),
-        row("pixel_accuracy", result, bounds),
-        row("pd", result, bounds, f"   {result['detected']} of {result['targets']} targets, {missed} missed"),
-        row("fa", result, bounds, f"   in {result['false_alarms']} false alarms"),
-    ]
-    if details := report.get("details"):
-        by_size, hiou = FIGURES["pd_by_size"], details["hiou"]
-        sizes = (
-            f"{key} px {by_size.text(value)} ({details['targets_by_size'][key]})"
-            for key, value in details["pd_by_size"].items()
-        )
-        lowest = min((fa for fa in details["target_curve"]["fa"] if fa is not None), default=0.0)
-        note = FIGURES["pd_at_fa"].note
-        if lowest > details["fa_budget"]:
-            note = f"no threshold of the curve stays within; the lowest Fa is {FIGURES['fa'].text(lowest)} x 1e-6"
-        title, value = row("pd_at_fa", details["curves"], details["curves_intervals"], f"   {note}")
-        rows += [
-            (by_size.title, ", ".join(sizes)),
-            (f"{title} <= {FIGURES['fa'].scale * details['fa_budget']:g}e-6", value),
-            row(
-                "hiou",
-                hiou,
-                details["hiou_intervals"],
-                f"   {beside('seg_iou', hiou)}, {beside('loc_iou', hiou)}",
-            ),
-        ]
-    if report["bootstrap"]:
-        units = (
-            f"{report['groups']} group(s) of {result['images']}"
-            if report["groups"]
-            else f"{result['images']}"
-        )
-        rows.append(("", f"in brackets: 95 % intervals over {units} images, {report['bootstrap']} resamples"))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    if len(report["protocols"]) > 1:
-        lines += ["", *_side_by_side(report["protocols"])]
-    return "\n".join(lines)
-
-
-def per_image_csv(report: Mapping[str, Any]) -> str:
-    """``images.csv``: the counts of each image under the first protocol, and its share of nIoU."""
-    rows = report["images"]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
-def _side_by_side(protocols: Mapping[str, Any]) -> list[str]:
-    """One line a protocol; an asterisk where it differs from the first by more than rounding, and why."""
-    lines = [f"{'protocol':<12}" + "".join(f"{figure.heading:>10}" for figure in MAIN)]
-    reasons: dict[str, str] = {}
-    for name, entry in protocols.items():
-        cells = []
-        by_reason: dict[str, list[str]] = {}
-        for figure in MAIN:
-            why = entry["differs"].get(figure.key)
-            cells.append(f"{figure.text(entry['scores'][figure.key]) + ('*' if why else ' '):>10}")
-            if why:
-                by_reason.setdefault(why, []).append(figure.title)
-        lines.append(f"{name:<12}{''.join(cells)}")
-        if by_reason:
-            reasons[name] = ". ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())
-    return [*lines, *(f"* {name}: {why}." for name, why in reasons.items())]
 
 
 def _plain(value: Any) -> float | None:

@@ -21,17 +21,19 @@ from sam_spl.cli.errors import run
 from sam_spl.data.dataset import EvaluationSet
 from sam_spl.data.normalise import Normalise
 from sam_spl.data.synthetic import SyntheticSource
-from sam_spl.engine.evaluator import evaluate, probability
+from sam_spl.engine.evaluator import evaluate
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.metrics import PROTOCOLS, protocols_named, scores
 from sam_spl.metrics.curves import HALF, STEPS, THRESHOLDS, levels
 from sam_spl.metrics.figures import FIGURES, MAIN
 from sam_spl.metrics.meter import ProtocolMetric
+from sam_spl.predict.maps import probability
 from sam_spl.predict.predictor import Predictor
 from sam_spl.report import page as report_module
 from sam_spl.report.figures import write_figures
 from sam_spl.report.page import Sample, live_figures, write_report
-from sam_spl.results.summary import EMPTY, summarise, worst
+from sam_spl.results.rules import EMPTY
+from sam_spl.results.summary import summarise, worst
 from sam_spl.runtime import World
 from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
 

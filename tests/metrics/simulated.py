@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sam_spl.metrics.protocols import Array, Columns
+from sam_spl.metrics.figures import Array, Columns
 
 
 class Population:
@@ -13,8 +13,8 @@ class Population:
     False alarms come in clusters on few images, so that Fa is heavy-tailed.
 
     Args:
-        spread: between runs, as the standard deviation of what a training shifts: 0.6 gives runs that lie 2 points
-            of IoU apart.
+        spread: between runs, as the standard deviation of what a training shifts: 0.6 gives runs that lie 2
+            points of IoU apart.
         alarms: false alarms an image.
     """
 
@@ -35,7 +35,7 @@ class Population:
         }
 
     def as_another_method(self, scenes: dict[str, Array], share: float = 0.2) -> dict[str, Array]:
-        """The same scenes for a method that finds others of them hard, as many; ``share`` of the variance is new."""
+        """The same scenes for a method that finds others of them hard; ``share`` of the variance is new."""
         new = self._difficulty(len(scenes["targets"]), len(scenes["of"]))
         mixed = {key: (1 - share) ** 0.5 * scenes[key] + share**0.5 * new[key] for key in ("hard", "dim")}
         clutter = np.where(self.rng.random(len(new["clutter"])) < share, new["clutter"], scenes["clutter"])

@@ -98,7 +98,7 @@ def test_cases_by_eye(pred, mask, detected, false_pixels):
 
 
 def _reference(pred: np.ndarray, mask: np.ndarray) -> tuple[int, int, int]:
-    """The definition, from scikit-image's regions and nothing of ours: targets, detected, false-alarm pixels."""
+    """Targets, detected, false-alarm pixels by definition, from scikit-image's regions, nothing of ours."""
     regions = regionprops(label(pred, connectivity=2))
     targets = regionprops(label(mask, connectivity=2))
     used: set[int] = set()

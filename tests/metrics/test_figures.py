@@ -10,7 +10,8 @@ import pytest
 from sam_spl.metrics import Counter, protocols_named
 from sam_spl.metrics.curves import CURVE_FIELDS, STEPS, curve_figures
 from sam_spl.metrics.figures import FIGURES, MAIN, figures, hierarchical_figures
-from sam_spl.results.summary import summarise, table
+from sam_spl.results.summary import summarise
+from sam_spl.results.text import summary_text
 
 
 def test_every_formula_has_its_entry_and_every_entry_its_formula():
@@ -51,7 +52,7 @@ def test_result_files_and_tables_take_titles_units_and_definitions_from_the_tabl
     report = summarise(counts, ["a"], protocols_named(["native", "sam_spl"]), bootstrap=10)
     assert report["figures"] == {key: figure.describe() for key, figure in FIGURES.items()}
     assert report["figures"]["fa"]["scale"] == 1e6
-    printed = table(report)
+    printed = summary_text(report)
     for figure in (*MAIN, FIGURES["pixel_accuracy"], FIGURES["hiou"], FIGURES["pd_at_fa"]):
         assert f"\n{figure.title}" in printed
     assert all(f" {figure.heading}" in printed for figure in MAIN)
@@ -60,7 +61,7 @@ def test_result_files_and_tables_take_titles_units_and_definitions_from_the_tabl
 
 
 def test_a_budget_that_no_threshold_keeps_is_told_with_the_lowest_fa():
-    """A false alarm of 4 pixels in 1024, as sure as a network can be: Pd is 1, but at no threshold within 10e-6."""
+    """A false alarm of 4 pixels in 1024, at probability 1: Pd is 1, but at no threshold within 10e-6."""
     mask, prob = np.zeros((32, 32), bool), np.zeros((32, 32))
     mask[4:7, 4:7] = True
     prob[mask], prob[20:22, 20:22] = 1, 1
@@ -70,6 +71,6 @@ def test_a_budget_that_no_threshold_keeps_is_told_with_the_lowest_fa():
         (False, "100.00 %   best threshold on these images"),
     ):
         counts = counter.unpack(np.array([counter.row(0, {"own": prob if false else prob * mask}, mask)]))
-        printed = table(summarise(counts, ["a"], protocols_named(["native"])))
+        printed = summary_text(summarise(counts, ["a"], protocols_named(["native"])))
         (line,) = (line for line in printed.splitlines() if line.startswith("Pd at Fa <= 10e-6"))
         assert line.endswith(expected)

@@ -11,18 +11,20 @@ from scipy import ndimage
 from sam_spl.data.layout import find_split
 from sam_spl.data.reading import read_mask
 from sam_spl.data.synthetic import SyntheticSource
-from sam_spl.engine.evaluator import probability
 from sam_spl.errors import ConfigError
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, count_image, protocols_named, scores
 from sam_spl.metrics.curves import HALF, STEPS, THRESHOLDS, curve_counts, curve_figures, levels, probabilities
 from sam_spl.metrics.dataset_counts import OWN
-from sam_spl.metrics.figures import figures, hierarchical_figures, pd_by_size
+from sam_spl.metrics.figures import FIGURES, figures, hierarchical_figures, pd_by_size
 from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
+from sam_spl.metrics.intervals import intervals
 from sam_spl.metrics.meter import ProtocolMetric
-from sam_spl.metrics.protocols import columns
+from sam_spl.metrics.scores import columns
 from sam_spl.metrics.target import components
-from sam_spl.metrics.uncertainty import intervals
-from sam_spl.results.summary import differences, summarise
+from sam_spl.predict.maps import probability
+from sam_spl.results.rules import differences
+from sam_spl.results.summary import summarise
+from sam_spl.results.text import _side_by_side
 from tests.conftest import GOLDEN
 
 EXPECTED = json.loads((GOLDEN / "metrics_expected.json").read_text())
@@ -191,7 +193,7 @@ def test_each_resolution_has_its_own_map():
 
 
 @pytest.mark.parametrize(("rule", "niou"), [(1.0, 0.75), (0.0, 0.25), (float("nan"), 0.5)])
-def test_images_rightly_predicted_empty(rule, niou):
+def test_correctly_empty_images(rule, niou):
     """Two such images, one with an IoU of 1 and one of 0: 1, 0 and left out of the mean."""
     target = _place((2, 2, 4, 4))
     masks = [_place(), _place(), target, target]
@@ -201,8 +203,9 @@ def test_images_rightly_predicted_empty(rule, niou):
     ).niou == pytest.approx(niou)
 
 
-def test_adding_a_protocol_is_adding_a_declaration(cases, monkeypatch):
-    monkeypatch.setitem(PROTOCOLS, "mine", Protocol("mine", empty=0.0))
+def test_adding_a_protocol_is_registering_a_declaration(cases, monkeypatch):
+    monkeypatch.setattr(PROTOCOLS, "_entries", dict(PROTOCOLS))
+    PROTOCOLS.register("mine", Protocol("mine", empty=0.0))
     result = scores(_count(*cases, ["mine"]), PROTOCOLS["mine"])
     assert result.niou == pytest.approx(EXPECTED["sam_spl"]["niou_empty_zero"])
     assert result.fa == pytest.approx(EXPECTED["native"]["fa"])
@@ -213,10 +216,40 @@ def test_differences_are_marked_with_their_reason(counts):
     scored = {protocol.name: vars(scores(counts, protocol)) for protocol in chosen}
     found = differences(chosen, scored, empties=True)
     assert "basicirstd" not in found
-    assert "vanish" in found["sam_spl"]["fa"]
+    assert "as large as a detected target's component is not counted" in found["sam_spl"]["fa"]
     assert "counts 0 instead of 1" in found["sam_spl"]["niou"]
     assert "relative to each image's maximum" in found["datransnet"]["pd"]
     assert "iou" not in found["datransnet"]
+
+
+def test_a_figure_by_another_rule_is_marked_also_where_it_rounds_alike():
+    chosen = protocols_named(["native", "sam_spl", "mshnet"])
+    scored = {"native": 0.5, "sam_spl": 0.5 + 1e-9, "mshnet": 0.5}
+    found = differences(
+        chosen, {name: {"iou": iou, "pd": None, "images": 3} for name, iou in scored.items()}, empties=False
+    )
+    assert found == {"sam_spl": {"iou": "scored at the network's input resolution, masks resized"}}
+    report = {
+        name: {"differs": found.get(name, {}), "scores": dict.fromkeys(FIGURES, iou)}
+        for name, iou in scored.items()
+    }
+    header, native, sam_spl, mshnet, *notes = _side_by_side(report)
+    assert (native.count("*"), sam_spl.count("*"), mshnet.count("*")) == (0, 1, 0)
+    assert sam_spl.split()[1] == "50.00*"
+    assert notes == [
+        "* scored by another rule than native, also where it rounds alike:",
+        "  sam_spl: IoU: scored at the network's input resolution, masks resized.",
+    ]
+    assert header.split()[:2] == ["protocol", "IoU"]
+
+
+def test_a_map_of_one_value_under_datransnets_protocol_is_predicted_whole(cases):
+    """As p / max(p) > 0.5 has it; nothing is where all is 0. The protocol's note says so."""
+    mask = _place((2, 2, 4, 4))
+    for value, fa in ((0.3, 1.0), (1e-6, 1.0), (0.0, 0.0)):
+        result = scores(_count([np.full(mask.shape, value)], [mask], ["datransnet"]), PROTOCOLS["datransnet"])
+        assert (result.iou, result.fa) == (0, fa)
+    assert "predicted whole" in PROTOCOLS["datransnet"].note
 
 
 def test_ten_thousand_images_are_as_one_set_repeated_and_one_image_as_itself():
@@ -244,6 +277,34 @@ def test_unknown_protocols_name_the_nearest():
         protocols_named(["native", "msh_net"])
     with pytest.raises(ConfigError, match="at least one"):
         protocols_named([])
+
+
+def test_a_users_own_protocol_is_named_by_where_it_stands(cases, tmp_path):
+    declared = "from sam_spl.metrics import Protocol\n"
+    declared += "MINE = Protocol('mine', resolution='96', empty=0.0)\n"
+    declared += "OTHER = Protocol('mine')\nNATIVE = Protocol('native', by_area=True)\nTEXT = 'native'\n"
+    file = tmp_path / "protocols_of_mine.py"
+    file.write_text(declared)
+    native, mine = protocols_named(["native", f"{file}:MINE", f"{file}:MINE"])
+    assert (native, mine) == (PROTOCOLS["native"], Protocol("mine", resolution="96", empty=0.0))
+    assert "mine" not in PROTOCOLS  # a result file that names it imports nothing
+    metric = ProtocolMetric([mine])
+    metric.update(range(40), [{"96": prob} for prob in cases[0]], list(cases[1]))
+    assert scores(metric.counts(), mine).niou == pytest.approx(EXPECTED["sam_spl"]["niou_empty_zero"])
+    for names in ([f"{file}:MINE", f"{file}:OTHER"], [f"{file}:NATIVE"]):
+        with pytest.raises(ConfigError, match=r"called '\w+', as another protocol is"):
+            protocols_named(names)
+    with pytest.raises(ConfigError, match="TEXT is not valid, give a sam_spl"):
+        protocols_named([f"{file}:TEXT"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"name": ""}, {"name": "a:b"}, {"resolution": "half"}, {"resolution": "0"}, {"resize": "best"}],
+)
+def test_a_protocol_that_cannot_be_is_refused(settings):
+    with pytest.raises(ConfigError, match="is not valid"):
+        Protocol(**{"name": "mine", **settings})
 
 
 def test_curves_equal_the_definition_at_every_threshold(cases, counts):
@@ -371,7 +432,7 @@ def test_without_a_target_areas_are_undefined():
 def _definitions(
     points: list[tuple[int, int, int, int, int]], targets: int, labelled: int, pixels: int, budget: float
 ):
-    """The areas in words, point by point: (hit, predicted, detected, predictions, false pixels) per threshold."""
+    """The areas in words; points: (hit, predicted, detected, predictions, false pixels) per threshold."""
     pd = [detected / targets for _, _, detected, _, _ in points]
     fa = [false / pixels for *_, false in points]
     edges = sorted({0, 100e-6, *(x for x in fa if x < 100e-6)})

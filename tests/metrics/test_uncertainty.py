@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sam_spl.metrics.comparison import compare_runs, paired_test
 from sam_spl.metrics.figures import figures, ratio
-from sam_spl.metrics.uncertainty import compare_runs, grouped, intervals, paired_test
+from sam_spl.metrics.intervals import intervals
+from sam_spl.metrics.resampling import grouped
 from tests.metrics.simulated import Population
 
 MAIN = ("iou", "niou", "pd", "fa")
@@ -60,7 +62,7 @@ def test_all_or_no_targets_found_have_wilsons_interval(found, of):
 
 
 def test_few_misses_have_the_score_interval():
-    """Its ends are where the deviation is that many standard errors of the end itself; one draw goes to the mean."""
+    """Its ends are where the deviation is that many standard errors of the end itself."""
     columns = _found(np.arange(60) >= 3, np.ones(60))
     z = stats.t.ppf(0.975, 59)
     for end in intervals(columns, _pd, resamples=100)["pd"]:
@@ -124,7 +126,7 @@ def test_a_group_per_image_changes_nothing():
 
 
 def test_copies_of_an_image_in_one_group_count_once():
-    """Four copies of everything: with their groups all is as without copies; without, it looks twice as sure."""
+    """Four copies of everything: with groups all is as without copies; without, it looks twice as sure."""
     population = Population(np.random.default_rng(1))
     scenes = population.scenes(80)
     a, b = population.run(scenes), population.run(scenes)
@@ -156,7 +158,7 @@ def test_the_paired_test_tells_a_difference_from_chance():
 
 
 def test_undefined_exchanges_count_as_at_least_as_large():
-    """Precision of a hit and of a false alarm, on two images: half of the exchanges leave one without predictions."""
+    """A hit and a false alarm on two images: half of the exchanges leave one without predictions."""
 
     def precision(sums):
         return {"precision": ratio(sums["intersection"], sums["predicted"])}
@@ -178,7 +180,7 @@ def test_the_spread_of_runs_alone_gives_students_interval():
 
 
 def test_runs_and_images_add_up():
-    """Runs shifted by known amounts on images of known spread: both variances are found, and seeds follow from them."""
+    """Runs shifted by known amounts on images of known spread: both variances are found, and seeds."""
     base, shifts = np.random.default_rng(0).normal(0.6, 0.1, 400), np.array([-0.03, 0.0, 0.03])
     a, b = ([_ious(base + shift + gain) for shift in shifts] for gain in (0.02, 0.0))
     mean = compare_runs(a, [], _niou)["niou"]
@@ -234,7 +236,7 @@ def test_differences_of_methods_stay_within_1_of_0():
 
 
 def test_runs_that_agree_by_chance_say_nothing_of_more_runs():
-    """Two of four found by each seed, not the same two: no spread of runs, and none of images beyond their own."""
+    """Two of four found by each seed, not the same two: no spread of runs, none of images beyond that."""
     a = [_found(found, np.ones(4)) for found in ([1, 1, 0, 0], [0, 0, 1, 1])]
     of = compare_runs(a, [], _pd)["pd"]
     assert (of.run_variance, of.image_variance, of.interval) == ((0.0,), 0.0, None)
@@ -266,10 +268,11 @@ def test_intervals_hold_the_truth_roughly():
 
 @pytest.mark.slow
 def test_intervals_hold_the_truth_and_tests_find_what_is_there():
-    """2000 data sets of known truth: 95 % intervals hold it 93 to 97 times in 100, and false positives are 5.5 %.
+    """2000 data sets of known truth: 95 % intervals hold it 93 to 97 in 100 times, false positives 5.5 %.
 
-    A share of 2000 has a standard error of sqrt(0.03 x 0.97 / 2000), 0.4 points at 97: both bounds of intervals leave
-    two of them, 0.8 points. False positives have no such allowance: of 100 tests at most 5.5 find what is not there.
+    A share of 2000 has a standard error of sqrt(0.03 x 0.97 / 2000), 0.4 points at 97: both bounds of
+    intervals leave two of them, 0.8 points. False positives have no such allowance: of 100 tests at most 5.5
+    find what is not there.
     """
     allowance = 0.8
     shares = _simulate(2000)

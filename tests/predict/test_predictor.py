@@ -196,10 +196,10 @@ def test_a_frame_that_is_shrunk_is_told_of_once_for_each_size(tmp_path, caplog):
     for image in (*frames.values(), *frames.values(), wide):
         assert predict(image).shape == image.shape
     assert caplog.messages == [
-        "64x96 is shrunk to 32x32: a 3x3 target becomes 1.5 x 1.0 pixels. Predict tiles of about 32 pixels, or load "
-        "with image_size=None for the frame's own size",
-        "64x32 is shrunk to 32x32: a 3x3 target becomes 1.5 x 3.0 pixels. Predict tiles of about 32 pixels, or load "
-        "with image_size=None for the frame's own size",
+        "64x96 is shrunk to 32x32: a 3x3 target becomes 1.5 x 1.0 pixels. Predict tiles of about 32 pixels, "
+        "or load with image_size=None for the frame's own size",
+        "64x32 is shrunk to 32x32: a 3x3 target becomes 1.5 x 3.0 pixels. Predict tiles of about 32 pixels, "
+        "or load with image_size=None for the frame's own size",
     ]
     caplog.clear()
     own = sam_spl.load(file, device="cpu", precision="fp32", image_size=None)

@@ -12,8 +12,10 @@ from scipy import ndimage
 
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.metrics import PROTOCOLS, Counter, protocols_named
-from sam_spl.results.compare import distinct, paired, table, two_sides
+from sam_spl.results.compare import table
 from sam_spl.results.files import find_results
+from sam_spl.results.paired import paired, two_sides
+from sam_spl.results.runs import distinct
 from sam_spl.results.summary import summarise
 
 SIDE = 32
@@ -142,7 +144,7 @@ def test_other_rules_are_refused():
 
 
 def test_runs_that_differ_in_their_seed_are_one_method():
-    """Three seeds against two: the sides are found by settings, or named; the difference is that of the means."""
+    """Three seeds against two: sides are found by settings, or named; the difference is that of means."""
     a = [_result(f"a-{seed}", seed, 0.01) for seed in (1, 2, 3)]
     b = [_result(f"b-{seed}", seed, 0.03) for seed in (4, 5)]
     assert two_sides([a[0], b[0], a[1], b[1], a[2]]) == (a, b)
@@ -178,7 +180,7 @@ def test_runs_that_agree_by_chance_tell_no_number_of_runs():
 
 
 def test_sides_that_were_run_in_different_ways_say_so():
-    """At one resolution of masks, networks may take another input size or precision: each method has its own."""
+    """At one resolution of masks, each method may have its own input size and precision."""
     a, b = _result("a", 0, 0.01), _result("b", 1, 0.02)
     assert "differ" not in paired([a], [b], resamples=100)
     line = "the sides differ in input (32 against 512) and precision (float32 against bfloat16)"
@@ -264,7 +266,7 @@ def test_a_result_file_that_was_changed_is_refused_with_file_and_key(key, value,
 
 @pytest.mark.parametrize("empty", [None, "one", "zero", "skip"])
 def test_what_testing_writes_under_any_protocol_is_accepted(empty, tmp_path):
-    """Correctly empty images, nIoU that is not reported and images that a relative threshold leaves out too."""
+    """Also correctly empty images, nIoU not reported, images that a relative threshold leaves out."""
     for noise in (0.0, 0.02):
         report = _result("a", 0, noise, protocols=list(PROTOCOLS), empty=empty)
         assert [row["name"] for row in find_results([_write(tmp_path, report)])[0]["images"]][:1] == ["im_0"]

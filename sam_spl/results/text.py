@@ -1,0 +1,109 @@
+"""One result as text: what a test prints, and its images as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sam_spl.metrics.figures import FIGURES, MAIN
+
+
+def summary_text(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = ()) -> str:
+    """The figures with their intervals, one a line; then the protocols side by side, where there are several.
+
+    Args:
+        report: from :func:`summarise`.
+        about: lines to put first, what was tested on what.
+    """
+    first = report["protocols"][report["protocol"]]
+    result, bounds = first["scores"], first["intervals"]
+    missed = result["targets"] - result["detected"]
+
+    def row(
+        key: str, values: Mapping[str, Any], intervals: Mapping[str, Any], more: str = ""
+    ) -> tuple[str, str]:
+        return FIGURES[key].title, FIGURES[key].full(values[key], intervals.get(key)) + more
+
+    def beside(key: str, values: Mapping[str, Any]) -> str:
+        return f"{FIGURES[key].title} {FIGURES[key].text(values[key])}"
+
+    rows = [
+        *about,
+        (
+            "protocol",
+            f"{first['protocol']}: threshold {first['threshold']}, at {first['resolution']} resolution",
+        ),
+        row("iou", result, bounds),
+        row("niou", result, bounds),
+        row("f1", result, bounds, f"   {beside('precision', result)}, {beside('recall', result)}"),
+        row("pixel_accuracy", result, bounds),
+        row("pd", result, bounds, f"   {result['detected']} of {result['targets']} targets, {missed} missed"),
+        row("fa", result, bounds, f"   in {result['false_alarms']} false alarms"),
+    ]
+    if details := report.get("details"):
+        by_size, hiou = FIGURES["pd_by_size"], details["hiou"]
+        sizes = (
+            f"{key} px {by_size.text(value)} ({details['targets_by_size'][key]})"
+            for key, value in details["pd_by_size"].items()
+        )
+        lowest = min((fa for fa in details["target_curve"]["fa"] if fa is not None), default=0.0)
+        note = FIGURES["pd_at_fa"].note
+        if lowest > details["fa_budget"]:
+            lowest_fa = FIGURES["fa"].text(lowest)
+            note = f"no threshold of the curve stays within; the lowest Fa is {lowest_fa} x 1e-6"
+        title, value = row("pd_at_fa", details["curves"], details["curves_intervals"], f"   {note}")
+        rows += [
+            (by_size.title, ", ".join(sizes)),
+            (f"{title} <= {FIGURES['fa'].scale * details['fa_budget']:g}e-6", value),
+            row(
+                "hiou",
+                hiou,
+                details["hiou_intervals"],
+                f"   {beside('seg_iou', hiou)}, {beside('loc_iou', hiou)}",
+            ),
+        ]
+    if report["bootstrap"]:
+        units = f"{report['groups']} group(s) of " if report["groups"] else ""
+        units += str(result["images"])
+        rows.append(("", f"in brackets: 95 % intervals over {units} images, {report['bootstrap']} resamples"))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    if len(report["protocols"]) > 1:
+        lines += ["", *_side_by_side(report["protocols"])]
+    return "\n".join(lines)
+
+
+def per_image_csv(report: Mapping[str, Any]) -> str:
+    """``images.csv``: the counts of each image under the first protocol, and its share of nIoU."""
+    rows = report["images"]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _side_by_side(protocols: Mapping[str, Any]) -> list[str]:
+    """One line a protocol; an asterisk where another rule than the first protocol's moved the figure."""
+    lines = [f"{'protocol':<12}" + "".join(f"{figure.heading:>10}" for figure in MAIN)]
+    notes = []
+    for name, entry in protocols.items():
+        cells = []
+        by_reason: dict[str, list[str]] = {}
+        for figure in MAIN:
+            why = entry["differs"].get(figure.key)
+            cells.append(f"{figure.text(entry['scores'][figure.key]) + ('*' if why else ' '):>10}")
+            if why:
+                by_reason.setdefault(why, []).append(figure.title)
+        lines.append(f"{name:<12}{''.join(cells)}".rstrip())
+        reasons = [f"{', '.join(titles)}: {why}" for why, titles in by_reason.items()]
+        reasons += [entry["note"]] if entry.get("note") else []
+        notes += [f"  {name}: {'. '.join(reasons)}."] if reasons else []
+    first = next(iter(protocols))
+    return [
+        *lines,
+        *([f"* scored by another rule than {first}, also where it rounds alike:"] if notes else []),
+        *notes,
+    ]
