@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders that one process writes at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sam_spl.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _UMASK = os.umask(0o022)  # which can be read by setting it only
 os.umask(_UMASK)
@@ -44,3 +49,54 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def lock(folder: str | Path) -> Iterator[None]:
+    """Keep other processes from writing a folder, by a file ``.lock`` in it while the block runs.
+
+    Where the system has no such locks (Windows, some network drives), nothing is kept.
+
+    Raises:
+        InputError: another process has it, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    path, new = folder / ".lock", not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {folder}: {error.strerror}. Choose a folder that can be written, with free space."
+        ) from error
+    try:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise _taken(folder) from None
+            if not _is_still(path, descriptor):  # its last owner removed it in between
+                raise _taken(folder)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if new:
+                with suppress(OSError):  # not empty: as it should be
+                    folder.rmdir()
+    finally:
+        os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _taken(folder: Path) -> InputError:
+    return InputError(
+        f"{folder}: another process is writing there. Wait until it ends, or choose another folder."
+    )

@@ -1,0 +1,82 @@
+"""The folder of one test: its name, that nothing of an earlier test stays in it, and what the test gave."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sam_spl.files import lock
+
+#: What a test writes into its folder.
+WRITTEN = ("results.json", "images.csv", "report.html", "overlays", "predictions", "figures")
+_LONGEST = 40  # characters of a part of a name
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one test gave.
+
+    Attributes:
+        report: content of ``results.json``.
+        folder: where the files are.
+    """
+
+    report: dict[str, Any]
+    folder: Path
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """Figures by key under the first protocol, ratios in [0, 1], and counts; None where undefined."""
+        return self.report["scores"]
+
+    @property
+    def images(self) -> list[dict[str, Any]]:
+        """The counts of each image under the first protocol."""
+        return self.report["images"]
+
+
+def test_folder(weights: Path, dataset: str, lists: str, split: str, image_size: int | None) -> Path:
+    """The folder beside a weights file that one kind of test of it is written into.
+
+    Args:
+        weights: the file, not its run folder.
+        dataset: title of the set.
+        lists: which split of the set, ``none`` or nothing where it has no lists.
+        split: train, val, test or all.
+        image_size: side of the network's input; None for each image's own size.
+    """
+    file = weights.stem if weights.suffix == ".safetensors" else weights.name
+    parts = [file, dataset, "" if lists == "none" else lists, split, str(image_size or "native")]
+    return weights.parent / "-".join(["test", *(_safe(part) for part in parts if part)])
+
+
+@contextmanager
+def begin_test(folder: Path) -> Iterator[None]:
+    """Hold a test's folder for this process, without what an earlier test left there.
+
+    Files that no test writes stay.
+
+    Raises:
+        InputError: another process is writing there, or the folder cannot be written.
+    """
+    with lock(folder):
+        for path in (folder / name for name in WRITTEN):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        yield
+
+
+def _safe(part: str) -> str:
+    """A part of a file's name; a long one is cut, and a hash of all of it tells it from others."""
+    name = re.sub(r"[^\w.+-]+", "_", part)
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 9]}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"

@@ -1,0 +1,72 @@
+"""Tests that differ have folders that differ, and nothing of an earlier test stays in one."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from sam_spl.errors import InputError
+from sam_spl.results.folder import Result, begin_test
+from sam_spl.results.folder import test_folder as folder_of
+
+
+@pytest.mark.parametrize(
+    ("file", "dataset", "lists", "split", "size", "name"),
+    [
+        ("best.safetensors", "SIRST", "50_50", "test", 256, "test-best-SIRST-50_50-test-256"),
+        ("best.pt", "SIRST", "50_50", "test", 256, "test-best.pt-SIRST-50_50-test-256"),
+        ("a.pth.tar", "NUDT-SIRST", "none", "all", None, "test-a.pth.tar-NUDT-SIRST-all-native"),
+        ("best.safetensors", "my/set: 1", "", "val", 64, "test-best-my_set_1-val-64"),
+    ],
+)
+def test_a_folder_says_weights_set_lists_split_and_size(file, dataset, lists, split, size, name):
+    assert folder_of(Path("/runs/a") / file, dataset, lists, split, size) == Path("/runs/a") / name
+
+
+def test_whatever_differs_has_a_folder_of_its_own():
+    union = ", ".join(f"SET-{k} trainval_test_50" for k in range(20))
+    choices = (
+        ("best.pt", "best.safetensors", "last.pt"),
+        ("SIRST", "+".join(f"SET-{k}" for k in range(20)), "+".join(f"SET-{k}" for k in range(21))),
+        ("", "50_50", union, union + "x"),
+        ("train", "test"),
+        (None, 256, 512),
+    )
+    every = [folder_of(Path("r") / file, *rest) for file, *rest in product(*choices)]
+    assert len({path.name.lower() for path in every}) == len(every) == 3 * 3 * 4 * 2 * 3
+    assert max(len(path.name) for path in every) < 130
+    assert folder_of(Path("r/best.pt"), "S", union, "test", 256).name == (
+        "test-best.pt-S-SET-0_trainval_test_50_SET-1_tr_d46a5e84-test-256"
+    )
+
+
+def test_a_test_begins_without_what_an_earlier_one_left(tmp_path):
+    for name in ("overlays", "predictions", "figures"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old.png").write_text("old")
+    for name in ("report.html", "results.json", "images.csv", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    with begin_test(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", ".lock"}
+        with pytest.raises(InputError, match="another process is writing there"), begin_test(tmp_path):
+            pass
+        (tmp_path / "results.json").write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "results.json"}
+
+
+def test_what_a_link_points_to_is_kept(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.npy").write_text("")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions").symlink_to(tmp_path / "mine")
+    with begin_test(tmp_path / "out"):
+        pass
+    assert (tmp_path / "mine" / "a.npy").exists()
+    assert not (tmp_path / "out" / "predictions").exists()
+
+
+def test_a_result_gives_scores_and_images():
+    result = Result({"scores": {"iou": 0.5}, "images": [{"name": "a"}]}, Path("out"))
+    assert (result.scores["iou"], result.images[0]["name"], result.folder) == (0.5, "a", Path("out"))
