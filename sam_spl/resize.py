@@ -1,12 +1,13 @@
 """The one place that resizes images, masks and logits.
 
-Two rules are in use, and a protocol, a recipe or a weights file names which one it follows:
+There are two rules, and a protocol, a recipe or a weights file names the one that it uses:
 
-- ``pillow``: images antialiased (the bilinear filter widens with the shrinking factor), masks nearest at pixel
-  centres, source index ``floor((i + 0.5) scale)``. What SAM-SPL, DNANet and MSHNet are published with, and the default.
-- ``opencv``: images by ``INTER_LINEAR``, which loses most targets of one pixel when it shrinks fourfold; masks by
-  ``INTER_NEAREST``, source index ``floor(i scale)``, which displaces them against their images by half a pixel of the
-  result. A fault of DATransNet's published training, there to reproduce it.
+- ``pillow``: images antialiased (the bilinear filter widens with the shrinking factor), masks nearest at
+  pixel centres, source index ``floor((i + 0.5) scale)``. What SAM-SPL, DNANet and MSHNet are published with,
+  and the default.
+- ``opencv``: images by ``INTER_LINEAR``, which loses most targets of one pixel when it shrinks fourfold;
+  masks by ``INTER_NEAREST``, source index ``floor(i scale)``, which displaces them against their images by
+  half a pixel of the result. A fault of DATransNet's published training, there to reproduce it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ RULES = tuple(_NEAREST)
 
 
 def resize_image(image: Image, size: tuple[int, int], rule: str = "pillow") -> Image:
-    """An image at another size, bilinear; antialiased but under ``opencv``.
+    """An image at another size, bilinear; antialiased except under ``opencv``.
 
     Args:
         image: uint8, uint16 or float32, (H, W) or (H, W, C).
@@ -66,18 +67,18 @@ def resize_mask(mask: Mask, size: tuple[int, int], rule: str = "pillow") -> Mask
 
 
 def resize_touched(mask: Mask, size: tuple[int, int], rule: str = "pillow") -> Mask:
-    """A mask (H, W) at another size: target is what a target's interpolated value reaches at all."""
+    """A mask (H, W) at another size: target is where the interpolated mask is above zero."""
     return mask if mask.shape == size else _interpolated(mask, size, rule) > 0
 
 
 def resize_covered(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A mask (H, W) at another size: target is what a target covers by half, and no target is lost."""
+    """A mask (H, W) at another size: target is what a target covers at least half; no target is lost."""
     if mask.shape == size:
         return mask
     covered = _interpolated(mask, size, "pillow") >= 128
     if size[0] >= mask.shape[0] and size[1] >= mask.shape[1]:
         return covered
-    # A target that covers no pixel by half keeps the pixels that it lies in.
+    # A target that covers half of no pixel keeps the pixels that it lies in.
     rows, columns = (
         at * new // old for at, new, old in zip(target_pixels(mask), size, mask.shape, strict=True)
     )
@@ -88,14 +89,14 @@ def resize_covered(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def target_pixels(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the target pixels, as ``np.nonzero`` gives them, which looks at every pixel for longer."""
+    """Rows and columns of the target pixels, like ``np.nonzero``, but faster for few targets."""
     left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
     rows, columns = np.nonzero(mask[top : top + height, left : left + width])
     return rows + top, columns + left
 
 
 def _interpolated(mask: Mask, size: tuple[int, int], rule: str) -> NDArray[np.uint8]:
-    """A mask of 0 and 255, resized as an image is. Targets are few and small: only their rows and columns are."""
+    """A mask of 0 and 255, resized like an image. Only rows and columns with targets are computed."""
     out = np.zeros(size, np.uint8)
     _, top, _, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
     if not height:
@@ -119,6 +120,6 @@ def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def long_side(size: tuple[int, int], to: int) -> tuple[int, int]:
-    """(H, W) with the longer side at ``to`` pixels and the aspect kept, as SAM-SPL rounds it; at least one pixel."""
+    """(H, W) with the longer side at ``to`` pixels and the aspect kept, rounded as SAM-SPL does."""
     scale = to / max(size)
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))

@@ -1,4 +1,9 @@
-"""Masks from what people label with: COCO and LabelMe files of boxes and polygons."""
+"""Masks from annotation files: boxes, polygons, circles and run lengths of COCO and LabelMe.
+
+scikit-image draws polygons and circles: it marks the pixels whose centres are inside, for corners at
+fractions of a pixel. OpenCV's ``fillPoly`` marks every pixel that the outline touches, which doubles a
+target of a few pixels.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +13,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.draw import polygon
+from numpy.typing import NDArray
+from skimage.draw import disk, polygon
 
 from sam_spl.errors import InputError
 from sam_spl.resize import Mask
 
-Shape = Mapping[
-    str, Any
-]  # {"box": (left, top, right, bottom)}, {"polygon": [(x, y), ...]} or {"mask": array}
+#: {"box": (left, top, right, bottom)}, {"polygon": [(x, y), ...]}, {"disk": (x, y, radius)}, all in pixels;
+#: or {"runs": lengths down the columns, background first, "size": (H, W), "origin": where they stand, for
+#: messages}.
+Shape = Mapping[str, Any]
 
 
 def read_coco(file: str | Path) -> dict[str, list[Shape]]:
     """Image file name -> shapes, of every image that a COCO file names; an image without annotation has none.
 
     Raises:
-        InputError: no COCO file, or a segmentation in a form that is not read.
+        InputError: no COCO file, or a segmentation that is damaged.
     """
     content = _json(file)
     try:
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
         shapes: dict[str, list[Shape]] = {name: [] for name in names.values()}
         for number, annotation in enumerate(content["annotations"]):
+            origin = f"{file}: annotation {number}"
             if annotation["image_id"] not in names:
                 raise InputError(
-                    f"{file}: annotation {number} is of image {annotation['image_id']!r}, which is not there."
+                    f"{origin} belongs to image {annotation['image_id']!r}, which the file does not list. "
+                    "Remove the annotation, or add the image."
                 )
-            shapes[names[annotation["image_id"]]] += _coco_shapes(file, number, annotation)
+            shapes[names[annotation["image_id"]]] += _coco_shapes(origin, annotation)
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{file} is no COCO file of images and annotations ({error!r}).") from error
     return shapes
 
 
 def read_labelme(file: str | Path) -> list[Shape]:
-    """The shapes of one LabelMe file: polygons, rectangles and circles.
+    """The shapes of one LabelMe file: polygons, rectangles, circles and points.
 
     Raises:
         InputError: no LabelMe file, or another kind of shape.
@@ -51,30 +60,25 @@ def read_labelme(file: str | Path) -> list[Shape]:
     shapes: list[Shape] = []
     try:
         for shape in content["shapes"]:
-            kind, points = (
-                shape.get("shape_type") or "polygon",
-                [(float(x), float(y)) for x, y in shape["points"]],
-            )
+            kind = shape.get("shape_type") or "polygon"
+            points = [(float(x), float(y)) for x, y in shape["points"]]
             if kind == "rectangle":
                 (x0, y0), (x1, y1) = points[0], points[2 if len(points) == 4 else 1]
                 shapes.append({"box": (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))})
             elif kind == "circle":
                 (x, y), edge = points
-                angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-                radius = float(np.hypot(edge[0] - x, edge[1] - y))
-                circle = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], 1)
-                shapes.append({"polygon": circle.tolist()})
+                shapes.append({"disk": (x, y, float(np.hypot(edge[0] - x, edge[1] - y)))})
             elif kind == "polygon":
                 shapes.append({"polygon": points})
             elif kind == "point":
                 shapes.append({"polygon": points[:1]})
             else:
                 raise InputError(
-                    f"{file}: a {kind} cannot be made a mask. Use polygons, rectangles, circles or points."
+                    f"{file}: a {kind} cannot become a mask. Use polygons, rectangles, circles or points."
                 )
+    except InputError:
+        raise
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{file} is no LabelMe file ({error!r}).") from error
     return shapes
 
@@ -82,46 +86,96 @@ def read_labelme(file: str | Path) -> list[Shape]:
 def draw(shapes: Sequence[Shape], size: tuple[int, int]) -> Mask:
     """The mask (H, W) of shapes in pixel coordinates, where pixel (row, column) covers [column, column + 1).
 
-    A pixel is target when its centre is inside. A shape that holds no centre marks the pixel it lies in: targets may
-    be smaller than a pixel.
+    A pixel is target when its centre is inside. A shape that holds no centre marks the pixel that it lies
+    in, since targets may be smaller than a pixel.
+
+    Raises:
+        InputError: run lengths for an image of another size.
     """
     mask = np.zeros(size, bool)
     for shape in shapes:
-        if "mask" in shape:
-            mask |= shape["mask"]
+        if "runs" in shape:
+            mask |= _from_runs(shape, size)
             continue
-        if "box" in shape:
-            left, top, right, bottom = shape["box"]
-            points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-        else:
-            points = np.asarray(shape["polygon"], float).reshape(-1, 2)
-        if "box" in shape:  # centres in [left, right)
-            first, last = np.ceil(points[[0, 2]] - 0.5).astype(int)
-            (x0, y0), (x1, y1) = np.clip(first, 0, size[::-1]), np.clip(last, 0, size[::-1])
-            rows, columns = (grid.ravel() for grid in np.mgrid[y0:y1, x0:x1])
-        else:
-            rows, columns = polygon(points[:, 1] - 0.5, points[:, 0] - 0.5, size)
-        if not len(rows):
-            x, y = np.floor(points.mean(0)).astype(int)
-            rows, columns = np.array([y]), np.array([x])
-        inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
-        mask[rows[inside], columns[inside]] = True
+        rows, columns, (x, y) = _pixels(shape, size)
+        if len(rows):
+            mask[rows, columns] = True
+        elif 0 <= x < size[1] and 0 <= y < size[0]:
+            mask[int(y), int(x)] = True
     return mask
 
 
-def _coco_shapes(file: str | Path, number: int, annotation: Mapping[str, Any]) -> list[Shape]:
+def run_lengths(text: str) -> list[int]:
+    """The run lengths in a COCO string.
+
+    Each number is a series of characters, five bits in each, the lowest first. The code of a character is
+    its value plus 48; bit 5 says that the number goes on, bit 4 of its last character is its sign. From the
+    fourth number on it is the difference to the number two before it.
+
+    Raises:
+        ValueError: not such a string.
+    """
+    lengths: list[int] = []
+    number = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"{character!r} is no character of run lengths")
+        number |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            number -= 1 << shift
+        lengths.append(number + lengths[-2] if len(lengths) > 2 else number)
+        number = shift = 0
+    if shift:
+        raise ValueError("the last run length is cut off")
+    return lengths
+
+
+def _pixels(
+    shape: Shape, size: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[float, float]]:
+    """Rows and columns of the pixels whose centres are inside, and the shape's own centre (x, y)."""
+    if "box" in shape:  # centres in [left, right)
+        left, top, right, bottom = shape["box"]
+        edges = np.ceil(np.array([(left, top), (right, bottom)]) - 0.5).astype(int)
+        (x0, y0), (x1, y1) = np.clip(edges, 0, size[::-1])
+        rows, columns = (grid.ravel() for grid in np.mgrid[y0:y1, x0:x1])
+        return rows, columns, ((left + right) / 2, (top + bottom) / 2)
+    if "disk" in shape:
+        x, y, radius = shape["disk"]
+        return *disk((y - 0.5, x - 0.5), max(radius, 1e-6), shape=size), (x, y)
+    points = np.asarray(shape["polygon"], float).reshape(-1, 2)
+    return *polygon(points[:, 1] - 0.5, points[:, 0] - 0.5, size), tuple(points.mean(0))
+
+
+def _from_runs(shape: Shape, size: tuple[int, int]) -> Mask:
+    if tuple(shape["size"]) != size:
+        height, width = shape["size"]
+        raise InputError(
+            f"{shape['origin']} is a mask of {width}x{height}, its image is {size[1]}x{size[0]} (width x "
+            "height). Export the masks at the size of the images."
+        )
+    runs = np.repeat(np.arange(len(shape["runs"])) % 2 == 1, shape["runs"])
+    return runs.reshape(size[::-1]).T
+
+
+def _coco_shapes(origin: str, annotation: Mapping[str, Any]) -> list[Shape]:
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, list) and segmentation:
         return [{"polygon": np.reshape(points, (-1, 2)).tolist()} for points in segmentation]
     if isinstance(segmentation, dict):
+        height, width = (int(side) for side in segmentation["size"])
         counts = segmentation["counts"]
-        if isinstance(counts, str):
-            raise InputError(
-                f"{file}: annotation {number} is a compressed run-length mask. Export polygons or uncompressed runs."
-            )
-        height, width = segmentation["size"]
-        runs = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        return [{"mask": runs.reshape(width, height).T}]
+        try:
+            lengths = run_lengths(counts) if isinstance(counts, str) else [int(count) for count in counts]
+            if min(lengths, default=0) < 0 or sum(lengths) != height * width:
+                raise ValueError(f"{sum(lengths)} pixels for {width}x{height}")
+        except ValueError as error:
+            raise InputError(f"{origin}: its run lengths are damaged ({error}). Export it again.") from error
+        return [{"runs": lengths, "size": (height, width), "origin": origin}]
     left, top, width, height = annotation["bbox"]
     return [{"box": (left, top, left + width, top + height)}]
 

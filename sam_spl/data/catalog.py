@@ -1,4 +1,4 @@
-"""From a data set's configuration to its images. The sets themselves are the files of ``configs/dataset/``."""
+"""From the settings of a data set to its images. The settings are the files of ``configs/dataset/``."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 
 from sam_spl.data.config import DatasetConfig
 from sam_spl.data.identity import Identity, identify
-from sam_spl.data.known import set_called
+from sam_spl.data.known import set_of_folder
 from sam_spl.data.layout import Item, Split, find_root, find_split, fingerprint
 from sam_spl.data.sources import FolderSource, Joined, Source
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.errors import ConfigError, InputError
 
-#: Training images that weights remember of a folder without lists.
+#: Training images that weights files record of a folder without lists.
 _SAMPLES = 16
 
 
 @dataclass(frozen=True)
 class Part:
-    """One role of a data set, opened when asked for: decoding a training set takes time that testing need not spend.
+    """One role of a data set. It is opened when asked for: decoding training images costs testing nothing.
 
     Attributes:
-        role: train, val, test or all; of a union whose sets differ in it, by set.
+        role: train, val, test or all; where the sets of a union have different ones, each with its set.
         count: number of images.
         fingerprint: SHA-256 of the list of names; None for generated images.
         open: makes the source.
@@ -48,9 +48,9 @@ class DataSet:
         lists: which split.
         where: the folder, or how it is generated.
         parts: train, val and test.
-        skipped: names left out because image or mask is missing (``dataset.missing=skip``).
-        identity: what speaks against its being the set that it is called.
-        splits: the folders that it was found in by their titles, several of a union, none of generated images.
+        skipped: names left out because the image or the mask is missing (``dataset.missing=skip``).
+        identity: signs that it is not the set that was named.
+        splits: set title -> the folder that was found; several for a union, none for generated images.
     """
 
     title: str
@@ -70,12 +70,13 @@ class DataSet:
         return self._filled(self._whole() if role == "all" else self.parts[role])
 
     def part_to_test(self, trained_on: Mapping[str, Any] | None) -> Part:
-        """What weights are tested on: the test images; but all of a folder without lists that is new to the weights.
+        """What weights are tested on: the test images, or all images of a folder that is new to the weights.
 
-        There the test images are one in five, for weights that were trained on the other four.
+        The latter holds for folders without lists. Their test images are one in five, for weights that were
+        trained on the other four.
 
         Args:
-            trained_on: of the weights' description; None where it is unknown, as of published weights.
+            trained_on: from the weights' description; None where it is unknown, as for published weights.
 
         Raises:
             InputError: the set has no test images.
@@ -94,9 +95,9 @@ class DataSet:
     def known_to(self, trained_on: Mapping[str, Any] | None) -> set[str]:
         """The folders whose images weights were trained on.
 
-        Those of the same training list, sets of the same name ("custom" is the name of every folder without one of
-        its own, and says nothing), and folders that hold one of the sampled training images: images may have been
-        added since, or taken away.
+        These are folders with the same training list, sets with the same name (except "custom", which every
+        folder without a name has), and folders that hold one of the recorded training images: images may have
+        been added or removed since.
         """
         of = trained_on or {}
         lists = of.get("sets") or {of.get("dataset"): of.get("fingerprint")}
@@ -110,7 +111,7 @@ class DataSet:
 
     @property
     def training_samples(self) -> dict[str, dict[str, str]]:
-        """Of each folder without lists some training images, by name and content, that tell it again."""
+        """For each folder without lists, some training images by name and content, to recognise it by."""
         return {
             title: {item.name: _content(item) for item in sorted(split.train, key=_drawn)[:_SAMPLES]}
             for title, split in self.splits.items()
@@ -119,7 +120,7 @@ class DataSet:
 
     @property
     def training_lists(self) -> dict[str, str]:
-        """The fingerprint of each folder's training list, before anything of it is held out for validation."""
+        """The fingerprint of each folder's training list, before images are held out for validation."""
         return {title: fingerprint(split.train) for title, split in self.splits.items()}
 
     def _whole(self) -> Part:
@@ -146,8 +147,8 @@ def open_dataset(config: DatasetConfig, *, val_share: float = 0.0, seed: int = 0
 
     Args:
         config: which set, and where.
-        val_share: of the training images, held out for validation where the set has no validation images.
-        seed: of what is held out, and of generated images.
+        val_share: share of training images to hold out where the set has no validation images.
+        seed: chooses the images to hold out, and the generated images.
 
     Raises:
         ConfigError: a value is not valid.
@@ -175,17 +176,17 @@ def open_dataset(config: DatasetConfig, *, val_share: float = 0.0, seed: int = 0
 
 
 def locate(config: DatasetConfig) -> Split:
-    """Where the files of one folder set lie.
+    """Where the files of a set on disk are.
 
     Raises:
-        ConfigError: a value is not valid, or the set is none of folders.
+        ConfigError: a value is not valid, or the set is not a folder of images.
         InputError: the folder, a mask or a listed image is missing.
     """
     if config.members:
         names = ", ".join(member.name for member in config.members)
-        raise ConfigError(f"dataset: {config.name} is a union of sets. Take them one by one: {names}")
+        raise ConfigError(f"dataset: {config.name} is a union of sets. Use them one by one: {names}")
     if config.source != "folder":
-        raise ConfigError(f"dataset.source: {config.source!r} of {config.name} is no folder of images")
+        raise ConfigError(f"dataset: {config.name} is generated, it is not a folder of images.")
     assert config.data_path is not None
     root = find_root(config.data_path, (config.title, config.name, *config.aliases))
     try:
@@ -197,11 +198,11 @@ def locate(config: DatasetConfig) -> Split:
             odd_masks=config.odd_masks,
         )
     except InputError as error:
-        other = set_called(root.name)
+        other = set_of_folder(root.name)
         if other is None or other == config.name:
             raise
         raise InputError(
-            f"{error} Or is this another set? Its folder is called {root.name}: --dataset {other}"
+            f"{error} Or is this another set? Its folder is named {root.name}: --dataset {other}"
         ) from error
 
 
@@ -210,8 +211,8 @@ def _members(members: list[DatasetConfig]) -> dict[str, Split]:
     splits = {member.title: locate(member) for member in members}
     if len({split.root for split in splits.values()}) < len(splits):
         raise InputError(
-            f"dataset: {' and '.join(splits)} are both read from {members[0].data_path}. Give --data_path the "
-            "folder that holds the sets."
+            f"dataset: {' and '.join(splits)} are both read from {members[0].data_path}. Give --data_path "
+            "the folder that holds the sets."
         )
     return splits
 
@@ -225,7 +226,7 @@ def _identity(members: list[DatasetConfig], splits: Mapping[str, Split]) -> Iden
 
 
 def _images(splits: Mapping[str, Split], roles: Mapping[str, str]) -> tuple[Item, ...]:
-    """The images of each folder's role."""
+    """The images of each folder in its role."""
     return tuple(
         replace(item, name=_named(splits, title, item.name))
         for title, split in splits.items()
@@ -234,12 +235,12 @@ def _images(splits: Mapping[str, Split], roles: Mapping[str, str]) -> tuple[Item
 
 
 def _named(splits: Mapping[str, Split], title: str, name: str) -> str:
-    """An image of a union goes by its set and its name."""
+    """The name of an image; in a union with its set in front."""
     return name if len(splits) == 1 else f"{title}/{name}"
 
 
 def _holds_one(split: Split, sampled: set[tuple[str, str]]) -> bool:
-    """Whether one of the images that are called so has that content. Other sets call theirs 000001 as well."""
+    """Whether the split holds a sampled image, by name and content: 000001 is a name in several sets."""
     names = {name for name, _ in sampled}
     return any(item.name in names and (item.name, _content(item)) in sampled for item in split.images("all"))
 
@@ -250,7 +251,7 @@ def _content(item: Item) -> str:
 
 
 def _drawn(item: Item) -> bytes:
-    """An order of images that depends on their names alone, and not on the alphabet."""
+    """A key to sort images at random by, the same for the same name."""
     return hashlib.sha256(item.name.encode()).digest()
 
 
@@ -259,10 +260,10 @@ def _part(role: str, items: tuple[Item, ...]) -> Part:
 
 
 def groups_of(config: DatasetConfig, names: Sequence[str]) -> list[str] | None:
-    """The group of each image by ``dataset.group``; None where the set's images are independent.
+    """The group of each image by ``dataset.group``; None where the images are independent.
 
     Args:
-        config: of the set; of a union each member has its own pattern.
+        config: of the set; in a union each member has its own pattern.
         names: as the set's source gives them.
     """
     members = config.members or [config]
@@ -280,9 +281,9 @@ def groups_of(config: DatasetConfig, names: Sequence[str]) -> list[str] | None:
 
 
 def group_names(pattern: str, names: Sequence[str]) -> list[str]:
-    """The group of each name: what the pattern's first group matches in it, or all of the match.
+    """The group of each name: what the first group of the pattern matches in it, or the whole match.
 
-    A name in which the pattern is not found is a group of its own.
+    A name without a match is a group of its own.
     """
     matches = [re.search(pattern, name) for name in names]
     found = [match and match[1 if match.re.groups else 0] for match in matches]
@@ -290,7 +291,7 @@ def group_names(pattern: str, names: Sequence[str]) -> list[str]:
 
 
 def hold_out(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Split off a random ``share`` (at least one image, and leaving one)."""
+    """Split off a random ``share``: at least one image, and not all of them."""
     count = min(max(1, round(share * len(items))), len(items) - 1)
     held = set(np.random.default_rng(seed).permutation(len(items))[:count].tolist())
     return (

@@ -1,4 +1,4 @@
-"""What is in a data set, and what is wrong with it, before anybody trains on it."""
+"""What a data set holds, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _NEAR_CORRELATION = (
     0.65  # of what is left of two thumbnails without their smooth part; two scenes of SIRST reach 0.6
 )
 _RING = 6  # background pixels around a target
-_UNSEEN = 1.0  # of contrast: no mask of SIRST is below 1.5, and 95 % are where masks are dealt out at random
-_LARGE = 0.05  # of an image, where a "small" target is none
+_UNSEEN = 1.0  # of contrast: no mask of SIRST is below 1.5, and 95 % are where masks are shuffled
+_LARGE = 0.05  # of an image: no small target is larger
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Facts:
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     mask_size: tuple[int, int] = (0, 0)
-    mask_values: tuple[int, ...] = ()
+    mask_values: tuple[float, ...] = ()
     areas: list[int] = field(default_factory=list)
     contrast: float | None = None  # of the most visible target
     pixels: int = 0
@@ -64,7 +64,8 @@ def examine(item: Item, role: str) -> Facts:
     facts.size, facts.mask_size = image.shape[:2], mask.shape[:2]
     facts.mode = _mode(item.image, stored, image)
     flat = mask if mask.ndim == 2 else mask[..., :3].max(-1)
-    facts.mask_values = tuple(np.flatnonzero(np.bincount(flat.ravel()))[:8].tolist())
+    counted = np.flatnonzero(np.bincount(flat.ravel())) if flat.dtype.kind == "u" else np.unique(flat)
+    facts.mask_values = tuple(counted[:8].tolist())
     grey = image if image.ndim == 2 else image.mean(-1)
     grey = grey.astype(np.float32) / (65535 if image.dtype == np.uint16 else 255)
     facts.pixels, facts.total, facts.squares = grey.size, float(grey.sum()), float(np.vdot(grey, grey))
@@ -138,7 +139,7 @@ def check(split: Split, named: DatasetConfig) -> dict[str, Any]:
 
 
 def perceptual_hash(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """64 signs (+1, -1): the lowest frequencies of the picture against their median, the constant left out."""
+    """64 signs (+1, -1): the lowest frequencies against their median, which leaves out the constant."""
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small)[:_HASH_SIDE, :_HASH_SIDE].ravel()
     return np.where(low > np.median(low[1:]), 1, -1).astype(np.float32)
@@ -170,7 +171,7 @@ def duplicates(facts: Sequence[Facts]) -> tuple[list[list[str]], list[list[str]]
 
 
 def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """What is wrong, and what is only worth knowing; each says how to mend it."""
+    """What is wrong, and what is only worth knowing; each says how to fix it."""
     wrong, noteworthy = [], []
 
     def add(key: str, text: str, to: list[str] = wrong) -> None:
@@ -181,45 +182,48 @@ def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
 
     add(
         "missing",
-        "listed image(s) lack their file or mask, first {first}. Complete them, or dataset.missing=skip",
+        "listed image(s) without file or mask, first {first}. Add them, or use dataset.missing=skip",
     )
     add("unreadable", "image(s) or mask(s) cannot be read, first {first}. Replace them")
     add(
         "mask_of_another_size",
-        "mask(s) of another size than the image, first {first}. Mend them, or resize: dataset.odd_masks=[...]",
+        "mask(s) of another size than the image, first {first}. Fix them, or have them resized: "
+        "dataset.odd_masks=[...]",
     )
     add(
         "mask_read_as_empty",
-        "mask(s) with values, but none above half, which count as empty, first {first}. Save 0 and 255",
+        "mask(s) with values, but none above half, which count as empty, first {first}. Save them with 0 and "
+        "255",
     )
     add("target_too_large", "mask(s) mark more than 5 % of the image as one target, first {first}. Inverted?")
     add(
         "target_not_visible",
-        "mask(s) mark what does not stand out, first {first}. Look whether the mask belongs to another image",
+        "mask(s) without a visible target, first {first}. Check whether the mask belongs to another image",
         noteworthy,
     )
     add(
         "in_train_and_test",
-        "image(s) in both the training and the test list, first {first}. Take them out of one",
+        "image(s) in both the training and the test list, first {first}. Remove them from one",
     )
     add(
         "exact_duplicates",
-        "test image(s) equal, pixel for pixel, to training ones, first {first}. Take them out of the training list",
+        "test image(s) equal, pixel for pixel, to training ones, first {first}. Remove them from "
+        "the training list",
     )
     add(
         "near_duplicates",
-        "pair(s) of a training and a test image look alike (neighbouring frames?), first {first}. Split by sequence: "
-        "scripts/prepare_dataset.py --by sequence",
+        "pair(s) of a training and a test image look alike (neighbouring frames?), first {first}. Split by "
+        "sequence: sam-spl prepare --by sequence",
         noteworthy,
     )
     add(
         "mask_not_binary",
-        "mask(s) with more than two values, first {first}. They are cut at half",
+        "mask(s) with more than two values, first {first}. Pixels above half count",
         noteworthy,
     )
     add("empty_masks", "image(s) without target, first {first}", noteworthy)
     if not report["targets"]:
-        wrong.append("no mask marks any target. Look at mask_values")
+        wrong.append("no mask marks a target. See mask_values")
     return wrong, noteworthy
 
 
@@ -242,7 +246,7 @@ def _mode(path: Path, stored: NDArray[Any], image: NDArray[Any]) -> str:
     return f"{kind}{' with alpha' if channels in (2, 4) else ''}, {8 * stored.dtype.itemsize} bits"
 
 
-def _binary(values: tuple[int, ...]) -> bool:
+def _binary(values: tuple[float, ...]) -> bool:
     return len(values) <= 1 or (len(values) == 2 and values[0] == 0 and values[1] in (1, 255, 65535))
 
 

@@ -1,4 +1,7 @@
-"""The settings of a data set, and of copy-paste, which check themselves. Nothing heavy is imported: ``--help`` shows them."""
+"""The settings of a data set and of copy-paste.
+
+Nothing heavy is imported here, since ``--help`` shows them.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ _SMALLEST = 32  # pixels, of a network's input
 class DatasetConfig:
     """Where a data set is and how its recipe treats it.
 
-    In an instance ``members`` holds such settings: the names of sets are replaced by what their files say, with this
-    set's ``data_path`` and ``missing``.
+    In an instance ``members`` holds such settings: the names of sets are replaced by what their files say,
+    with this set's ``data_path`` and ``missing``.
 
     Raises:
         ConfigError: a value is not valid.
@@ -37,9 +40,7 @@ class DatasetConfig:
     data_path: str | None = "./datasets"  # the set's folder, or one that holds it
     lists: str | None = None  # folder of the split lists, where a set comes with several
     default_lists: str | None = None  # which of several, with lists=null
-    group: str | None = (
-        None  # pattern of names; images with the same match (its first group) are not independent
-    )
+    group: str | None = None  # pattern of names: images with an equal match depend on each other
     missing: str = "error"  # error | skip: what to do about images or masks that are not there
     odd_masks: list[str] = field(default_factory=list)  # images whose masks may have another size
     published_splits: list[str] = field(default_factory=list)  # counts of images, as 663/664
@@ -69,8 +70,8 @@ class DatasetConfig:
             require(size is None or size >= _SMALLEST, f"dataset.{key}", size, rule)
         if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
             raise ConfigError(
-                f"dataset.mean, dataset.std: {self.mean} and {self.std} are not valid, give one value or one per "
-                "channel in both, std above 0."
+                f"dataset.mean, dataset.std: {self.mean} and {self.std} are not valid, give one value or one "
+                "per channel in both, std above 0."
             )
         require(0 <= self.copy_paste <= 1, "dataset.copy_paste", self.copy_paste, "must be in [0, 1]")
         check_pattern("dataset.group", self.group)

@@ -20,7 +20,8 @@ _MOST_IMAGES = 2000  # that chips are cut from, to bound memory and start-up on 
 class CopyPaste:
     """Paste rectangles cut around targets at random positions, image and mask alike.
 
-    The published chips come from the whole set, test images too, which leaks; cut them from the training split.
+    The published chips come from the whole set, test images too, which leaks; cut them from the training
+    split.
 
     Args:
         chips: (image, mask) rectangles.

@@ -1,4 +1,4 @@
-"""What a sample is, in training and in testing, and which samples a process takes."""
+"""What a sample is, in training and in testing, and which samples each process takes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sam_spl.resize import resize_image
 
 
 class TrainingSet(Dataset[dict[str, Any]]):
-    """Augmented samples of one size; an index is ``(epoch, i)``, and fixes every random choice with the seed.
+    """Augmented samples of one size. The seed and the index ``(epoch, i)`` fix every random choice.
 
-    So the data of an epoch do not depend on how many workers load them or at which epoch a run was resumed.
+    So an epoch's data depend neither on the number of workers nor on the epoch that a run was resumed at.
 
-    Sample: ``image`` float (C, S, S) normalised, ``mask`` float (1, S, S) in {0, 1}, ``name``. PyTorch's own collate
-    function makes batches of them.
+    Sample: ``image`` float (C, S, S) normalised, ``mask`` float (1, S, S) in {0, 1}, ``name``. PyTorch's own
+    collate function makes batches of them.
     """
 
     def __init__(self, source: Source, transform: Transform, normalise: Normalise, seed: int) -> None:
@@ -44,8 +44,8 @@ class TrainingSet(Dataset[dict[str, Any]]):
 class EvaluationSet(Dataset[dict[str, Any]]):
     """Images at the size the network sees them, masks as they are stored.
 
-    Sample: ``image`` float (C, S, S) normalised, or at its own size with ``image_size=None``; ``mask`` bool array
-    (H, W) at the image's own size; ``index``; ``name``; ``size`` (H, W).
+    Sample: ``image`` float (C, S, S) normalised, or at its own size with ``image_size=None``; ``mask`` bool
+    array (H, W) at the image's own size; ``index``; ``name``; ``size`` (H, W).
 
     Args:
         source: images with masks.
@@ -75,9 +75,10 @@ class EvaluationSet(Dataset[dict[str, Any]]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """A process's share ``(epoch, i)`` of an epoch shuffled by seed and epoch, the same number for every process.
+    """A process's share of an epoch, which seed and epoch shuffle. Every process gets the same number.
 
-    Every process steps together when training, so up to ``world - 1`` images of the shuffled epoch are left out.
+    Processes step together in training, so up to ``world - 1`` images of the shuffled epoch are left
+    out.
     """
 
     def __init__(self, length: int, seed: int, rank: int = 0, world: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Whether the set that was found is the one that was named: nothing in an image says which set it is of."""
+"""Whether the set that was found is the one that was named, by its lists, counts and image sizes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ _LOOKED_AT = 5  # images, for their sizes
 
 @dataclass(frozen=True)
 class Identity:
-    """What speaks against a set's name, a sentence each; None where nothing does.
+    """Signs that a set is not the one that was named, a sentence each; None where there are none.
 
     Attributes:
-        mismatch: it is another set: its lists or counts are another one's, or its images cannot be this one's.
-        remark: it may be a part of the set, or have lists of somebody's own, so results do not compare with published
-            ones.
+        mismatch: it is another set: the lists or counts are another set's, or the images cannot be this
+            set's.
+        remark: it may be a part of the set, or have other lists, so its results do not compare with
+            published ones.
     """
 
     mismatch: str | None = None
@@ -29,12 +30,13 @@ class Identity:
 
 
 def identify(config: DatasetConfig, split: Split, sizes: Iterable[tuple[int, int]] | None = None) -> Identity:
-    """Compare a set with what is known of the one that it is called.
+    """Compare a set with what is known of the one that was named.
 
     Args:
-        config: of the name: ``published_splits``, ``official_lists`` and ``published_size`` are what is known.
+        config: of the named set; ``published_splits``, ``official_lists`` and ``published_size`` are what is
+            known.
         split: the set as it was found, nothing held out yet.
-        sizes: (H, W) of its images as they are stored; read from a few of them where they are not given.
+        sizes: (H, W) of its images as stored; None reads a few of them.
     """
     if not config.published_splits:
         return Identity()
@@ -53,18 +55,19 @@ def identify(config: DatasetConfig, split: Split, sizes: Iterable[tuple[int, int
             against.append(f"its images are {_wide(other[0])} and not {_wide(config.published_size)}")
     if against:
         return Identity(
-            mismatch=f"{split.root} does not look like {config.title}: {', '.join(against)}. Its results would bear a "
-            "wrong name. Give the folder of the named set as --data_path, or the name of this one as --dataset"
+            mismatch=f"{split.root} does not look like {config.title}: {', '.join(against)}. Its results "
+            "would be listed under a wrong name. Give the folder of the named set as --data_path, or the name of "
+            "this set as --dataset"
         )
     if not as_published:
         return Identity(
-            remark=f"{config.title} with {counts} images, published results use {published}: a part of it, or other "
-            "lists? Scores do not compare with published ones"
+            remark=f"{config.title} with {counts} images, published results use {published}: a part of it, "
+            "or other lists? Scores do not compare with published ones"
         )
     if not known_lists:
         return Identity(
-            remark=f"the lists of {config.title} have the published lengths but other names than the official ones. "
-            "Scores do not compare with published ones"
+            remark=f"the lists of {config.title} have the published lengths but other names than the "
+            "official ones. Scores do not compare with published ones"
         )
     return Identity()
 
@@ -89,7 +92,7 @@ def _total(counts: str) -> int:
 
 
 def _sizes(items: Sequence[Item]) -> list[tuple[int, int]]:
-    """(H, W) of a few images from all over the set; a broken one is told of when it is used."""
+    """(H, W) of a few images from all over the set; a broken one is reported when it is used."""
     sizes = []
     for item in items[:: max(1, len(items) // _LOOKED_AT)][:_LOOKED_AT]:
         try:

@@ -15,7 +15,7 @@ from sam_spl.registry import is_reference
 if TYPE_CHECKING:
     from sam_spl.data.config import DatasetConfig
 
-#: ImageNet's normalisation, of values in [0, 1]: what SAM-SPL's recipe takes for any set without its own.
+#: ImageNet's normalisation, of values in [0, 1]: SAM-SPL's recipe uses it for sets without their own.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -34,14 +34,14 @@ def dataset_named(name: str) -> str:
     by_plain = {plain(alias): stem for alias, stem in known.items()}
     if plain(name) not in by_plain:
         raise ConfigError(
-            f"dataset: {name!r} is unknown. Nearest: {nearest(name, known)}. For a folder of your own with images/ and "
-            "masks/: dataset=custom --data_path FOLDER"
+            f"dataset: {name!r} is unknown. Nearest: {nearest(name, known)}. For a folder of your own with "
+            "images/ and masks/: dataset=custom --data_path FOLDER"
         )
     return by_plain[plain(name)]
 
 
-def set_called(folder: str) -> str | None:
-    """The set whose name or alias a folder's name is; None if it is no such name."""
+def set_of_folder(folder: str) -> str | None:
+    """The set that a folder is named after; None if there is none."""
     try:
         return dataset_named(folder)
     except ConfigError:
@@ -58,18 +58,18 @@ def dataset_file(name: str) -> dict[str, Any]:
     content = {"name": stem, "title": stem} | group_file("dataset", stem)
     if is_reference(str(content.get("augment", ""))):
         raise ConfigError(
-            f"{group_files('dataset')[stem]}: augment: {content['augment']!r} is code, which a file may not name. Give "
-            f"it on the command line: trainer.augment={content['augment']}"
+            f"{group_files('dataset')[stem]}: augment: {content['augment']!r} is code, which a file may not "
+            f"name. Give it on the command line: trainer.augment={content['augment']}"
         )
     return content
 
 
 def network_input(settings: Mapping[str, Any] | DatasetConfig) -> dict[str, Any]:
-    """What a network sees of a data set's images in testing: ``mean``, ``std``, ``image_size`` and ``resize``.
+    """What a network sees of the images in testing: ``mean``, ``std``, ``image_size`` and ``resize``.
 
     Args:
-        settings: of the set, from its file or the command line. What they do not say is as the published recipe of
-            SAM-SPL has it for any set: ImageNet's normalisation, 256 pixels, Pillow's rule.
+        settings: of the set. What they do not say is as in the published recipe of SAM-SPL for any set:
+            ImageNet's normalisation, 256 pixels, Pillow's rule.
 
     Returns:
         ``image_size`` is None where each image keeps its own size.

@@ -1,4 +1,4 @@
-"""Where a data set's images, masks and split lists lie on disk, in whatever spelling it was downloaded."""
+"""Where the images, masks and split lists of a data set are on disk, in all known layouts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from pathlib import Path
 from sam_spl.data.pairing import IMAGE_SUFFIXES, Files, has_images
 from sam_spl.errors import InputError, nearest, plain
 
-_LIST = re.compile(r"(trainval|train|val|test)(?:[_\- ](.*))?", re.IGNORECASE)
+_LIST = re.compile(r"(trainval|train|val|valid|validation|test)(?:[_\- ](.*))?", re.IGNORECASE)
+_VAL = ("val", "valid", "validation")  # names of lists and folders of validation images
 _HELD_OUT = 0.2  # of a folder without lists, for testing
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image, its mask, and the name that both go by.
+    """One image, its mask, and their name.
 
-    ``resize_mask`` is set where the set is known to come with a mask of another size than its image.
+    ``resize_mask`` is set where the mask is known to have another size than the image.
     """
 
     name: str
@@ -35,12 +36,12 @@ class Split:
 
     Attributes:
         root: folder of the data set.
-        lists: which split this is, for logs and result files.
+        lists: name of the split, for logs and result files.
         train: training images; the validation images of a ``trainval`` list are not among them.
         val: validation images, empty where the set has none.
         test: test images.
-        skipped: names left out because image or mask is missing.
-        listed: False for a folder without any list, whose test images are one in five by the hash of their names.
+        skipped: names left out because the image or the mask is missing.
+        listed: False for a folder without lists; its test images are one in five, by the hash of the name.
     """
 
     root: Path
@@ -54,7 +55,7 @@ class Split:
     def images(self, role: str) -> tuple[Item, ...]:
         """The images of ``train``, ``val`` or ``test``; or of ``all``, each once.
 
-        Of all, different images of one name (in folders of their own) go by role and name.
+        In ``all``, different images with the same name get their role in front.
         """
         if role != "all":
             return getattr(self, role)
@@ -67,7 +68,7 @@ class Split:
 
 
 def find_root(data_path: str | Path, names: Iterable[str]) -> Path:
-    """The data set's folder: ``data_path`` itself, or the one in it that is called by one of ``names``.
+    """The folder of a data set: ``data_path`` itself, or the folder in it with one of ``names``.
 
     Raises:
         InputError: neither exists.
@@ -77,7 +78,7 @@ def find_root(data_path: str | Path, names: Iterable[str]) -> Path:
     if not path.is_dir():
         raise InputError(
             f"dataset: no folder {path} (from {Path.cwd()}). Put {names[0]} there or give --data_path "
-            "(datasets/README.md says where the sets come from)."
+            "(docs/data.md says where the sets come from)."
         )
     if has_images(path):
         return path
@@ -90,7 +91,7 @@ def find_root(data_path: str | Path, names: Iterable[str]) -> Path:
             return inner[0]  # archives often hold one more folder of the set's name
     found = sorted(child.name for child in path.iterdir() if child.is_dir())
     raise InputError(
-        f"dataset: {path} holds no images/ and masks/ and no folder called {' or '.join(names)} "
+        f"dataset: {path} holds no images/ and masks/ and no folder named {' or '.join(names)} "
         f"(found: {', '.join(found[:8]) or 'nothing'}). Put the set there or give --data_path."
     )
 
@@ -107,24 +108,26 @@ def find_split(
 
     Args:
         root: folder with images and masks, or with ``{train,trainval,test}/`` that hold both.
-        lists: folder of the split lists, where there is more than one (``50_50``, ``idx_427``); ``.`` for the root.
-        default_lists: which to take of several different ones where ``lists`` is None.
-        skip_missing: leave out what lacks its image or its mask, and say so in ``skipped``, instead of stopping.
-        odd_masks: names whose masks may be of another size than their images.
+        lists: folder of the split lists, where there are several (``50_50``, ``idx_427``); ``.`` for the
+            root.
+        default_lists: which of several to use where ``lists`` is None.
+        skip_missing: leave out names without image or mask, listed in ``skipped``, instead of stopping.
+        odd_masks: names whose masks may have another size than their images.
 
     Returns:
-        The split. Without any list, every fifth image by the hash of its name is for testing.
+        The split. Without lists, one image in five is for testing, by the hash of its name.
 
     Raises:
-        InputError: no images, a wanted image or mask that is not there, an empty list, or several different splits
-            and none chosen.
+        InputError: there are no images, a listed image or mask is missing, a list is empty, or there are
+            several different splits and none is chosen.
     """
     parts = {child.name.lower(): child for child in root.iterdir() if child.is_dir() and has_images(child)}
     train_part = parts.get("trainval") or parts.get("train")
     if train_part and "test" in parts:
         folders = {"train": train_part, "test": parts["test"]}
-        if "val" in parts and train_part.name.lower() == "train":
-            folders["val"] = parts["val"]
+        val_part = next((parts[name] for name in _VAL if name in parts), None)
+        if val_part and train_part.name.lower() == "train":
+            folders["val"] = val_part
         inside = {role: Files.below(folder) for role, folder in folders.items()}
         found_parts = {
             role: _Part(files, list(files.images), folders[role]) for role, files in inside.items()
@@ -147,7 +150,8 @@ def find_split(
     for part in listed.values():
         if not part.names:
             raise InputError(
-                f"dataset: the list {part.origin} is empty. Restore it, or choose other lists with dataset.lists=."
+                f"dataset: the list {part.origin} is empty. Restore it, or choose other lists with "
+                "dataset.lists=."
             )
     return _split(root, name, listed, skip_missing, odd_masks)
 
@@ -155,13 +159,14 @@ def find_split(
 def find_lists(root: Path) -> dict[str, dict[str, Path]]:
     """Name -> role -> file, for every training list that has its test list beside it.
 
-    A split is called by its folder, or by folder and what follows the role (``splits/full`` for
-    ``splits/train_full.txt``) where one folder holds several.
+    A split is named after its folder. Where one folder holds several, the ending of the file is added:
+    ``splits/full`` for ``splits/train_full.txt``.
     """
     by_ending: dict[Path, dict[str, dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
     for path in sorted([*root.glob("*.txt"), *root.glob("*/*.txt")]):
         if match := _LIST.fullmatch(path.stem):
-            by_ending[path.parent][match[2] or ""][match[1].lower()] = path
+            role = match[1].lower()
+            by_ending[path.parent][match[2] or ""]["val" if role in _VAL else role] = path
     found = {}
     for folder, endings in by_ending.items():
         whole = {ending: roles for ending, roles in endings.items() if "test" in roles and len(roles) > 1}
@@ -175,19 +180,33 @@ def find_lists(root: Path) -> dict[str, dict[str, Path]]:
 
 
 def read_list(path: Path) -> list[str]:
-    """The names of a split list, each once: stems or file names, with or without folders, BOM, CRLF or blank lines."""
-    lines = (line.strip().replace("\\", "/") for line in path.read_text(encoding="utf-8-sig").splitlines())
+    """The names in a split list, each once.
+
+    A line is a stem or a file name, with or without folders. BOM, CRLF and blank lines do not matter.
+
+    Raises:
+        InputError: the list cannot be read, or is not UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"dataset: the list {path} is not UTF-8 text ({error}). Save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise InputError(f"dataset: cannot read the list {path}: {error.strerror or error}.") from error
+    lines = (line.strip().replace("\\", "/") for line in text.splitlines())
     return list(dict.fromkeys(_stem(line) for line in lines if line))
 
 
 def fingerprint(items: Iterable[Item]) -> str:
-    """SHA-256 of the sorted names joined by newlines: equal for equal lists, in whatever order or line ending."""
+    """SHA-256 of the sorted names joined by newlines: equal for equal lists, in any order."""
     return hashlib.sha256("\n".join(sorted(item.name for item in items)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The images of one role: what a list (or a folder) names, and the files it means."""
+    """The images of one role: the names in a list (or a folder), and the files."""
 
     files: Files
     names: list[str]
@@ -215,17 +234,18 @@ def _split(
         of = f"of {len(part.names)} images"
         if no_image:
             faults.append(
-                f"the list {part.origin} names {len(no_image)} {of} that are not there, first {', '.join(no_image[:3])}"
+                f"the list {part.origin} names {len(no_image)} {of} that are not there, first "
+                f"{', '.join(no_image[:3])}"
             )
         if no_mask:
             faults.append(
-                f"{len(no_mask)} {of} in {part.origin} have no mask, first {', '.join(no_mask[:3])} (a mask is called "
-                "as its image, or that with _pixels0, _mask or _label)"
+                f"{len(no_mask)} {of} in {part.origin} have no mask, first {', '.join(no_mask[:3])} (a mask "
+                "is named like its image, also with _pixels0, _mask or _label added)"
             )
         skipped += no_image + no_mask
     if faults and not skip_missing:
         raise InputError(
-            f"dataset: {'; '.join(faults)}. Complete the set or mend the list, or go on without them: "
+            f"dataset: {'; '.join(faults)}. Add the files, fix the list, or go on without them: "
             "dataset.missing=skip"
         )
     train, val, test = (tuple(dict.fromkeys(items[role])) for role in ("train", "val", "test"))
@@ -239,7 +259,7 @@ def _choose(
     found: Mapping[str, Mapping[str, Path]],
     files: Files,
 ) -> str | None:
-    """The split of ``found`` to take; None where there is none."""
+    """The split of ``found`` to use; None where there is none."""
 
     def called(wanted: str, names: Iterable[str]) -> str | None:
         # YAML and Hydra read 50_50 as the number 5050.
@@ -261,14 +281,14 @@ def _choose(
     name = called(default_lists, different) if default_lists else None
     if name is None:
         raise InputError(
-            f"dataset: {root} holds {len(different)} splits ({', '.join(sorted(different))}), whose numbers are not "
-            f"comparable. Choose one, as dataset.lists={sorted(different)[0]}"
+            f"dataset: {root} holds {len(different)} splits ({', '.join(sorted(different))}), whose numbers "
+            f"are not comparable. Choose one, as dataset.lists={sorted(different)[0]}"
         )
     return name
 
 
 def _by_hash(images: Iterable[str]) -> dict[str, list[str]]:
-    """One image in five for testing, by its name alone, so that a further image moves none of the others."""
+    """One image in five for testing, by its name alone, so that adding an image moves no other."""
     names = list(images)
     test = {name for name in names if _fraction(name) < _HELD_OUT}
     if len(names) > 1 and len(test) in (0, len(names)):

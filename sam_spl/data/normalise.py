@@ -55,8 +55,8 @@ class Normalise:
 def normalise_of(settings: Mapping[str, Any] | DatasetConfig, channels: int) -> Normalise:
     """The normalisation of a data set for a network of ``channels``.
 
-    A network of one channel takes the mean of three values: they are equal where a set has its own, and ImageNet's
-    (0.485, 0.456, 0.406) are of colours that an infrared image does not have.
+    A network of one channel takes the mean of three values: they are equal where a set has its own, and
+    ImageNet's (0.485, 0.456, 0.406) are of colours that an infrared image does not have.
 
     Raises:
         ConfigError: mean and std have neither one value nor one per channel.

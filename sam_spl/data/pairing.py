@@ -23,7 +23,7 @@ class Files:
     """The image and mask files of a folder.
 
     Attributes:
-        images: name -> file; in nested folders the name is the path below the image folder, ``44/1(814)``.
+        images: name -> file. In nested folders the name is the path below the image folder: ``44/1(814)``.
         masks: stem -> file, likewise.
     """
 
@@ -60,15 +60,15 @@ class Files:
     def image_name(self, listed: str) -> str | None:
         """The image that a line of a list means; None if there is none.
 
-        A line may lack the folders that an image lies in, or have some more (``images/1``). A line of another folder
-        means another image: sequences number their frames alike.
+        A line may leave out the folders of an image, or have more of them (``images/1``). A line with another
+        folder means another image, since frames of different sequences have the same numbers.
         """
         last = listed.rpartition("/")[2]
         names = (listed, listed.partition("/")[2], last if "/" in listed else self._image_of.get(last, ""))
         return next((name for name in names if name in self.images), None)
 
     def mask(self, name: str) -> Path | None:
-        """The mask of an image; None if there is none. Of images and masks one kind may lie in folders alone."""
+        """The mask of an image; None if there is none. Only the images, or only the masks, may be nested."""
         last = name.rpartition("/")[2]
         flat = self.masks if self._image_of.get(last) == name else {}
         others = flat if "/" in name else self._mask_of
@@ -80,7 +80,7 @@ class Files:
 
 
 def has_images(root: str | Path) -> bool:
-    """Whether a folder is a data set itself: it holds images in one of the known layouts."""
+    """Whether a folder is a data set: it holds images in one of the known layouts."""
     root = Path(root).expanduser()
     if not root.is_dir():
         return False
@@ -106,7 +106,7 @@ def files_below(folder: Path, *, nested: bool = True) -> dict[str, Path]:
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in files:
             raise InputError(
-                f"dataset: {files[name]} and {path.name} differ in their suffix only. Keep one of the two."
+                f"dataset: {files[name]} and {path.name} differ in their suffix only. Keep one of them."
             )
         files[name] = path
     return files
@@ -130,7 +130,7 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _image_name(mask: str) -> str:
-    """The image that a mask among the images belongs to; empty for what is called as no mask."""
+    """The image that a mask among the images belongs to; empty if the name is not a mask's."""
     return next(
         (mask.removesuffix(ending) for ending in _MASK_ENDINGS if ending and mask.endswith(ending)), ""
     )

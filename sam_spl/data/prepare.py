@@ -1,4 +1,4 @@
-"""From a user's own images and labels to a folder that trains: images, masks and lists."""
+"""From a user's own images and labels to a data set: images, masks and lists."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Labels = dict[str, Callable[[tuple[int, int]], Mask]]  # image name -> its mask 
 
 
 def labels_from_masks(images: Mapping[str, Path], folder: Path) -> Labels:
-    """Mask files, called as their images or that with ``_pixels0``, ``_mask`` or ``_label``.
+    """Mask files named like their images, also with ``_pixels0``, ``_mask`` or ``_label`` added.
 
     Raises:
-        InputError: no mask there.
+        InputError: there is no mask.
     """
     masks = files_below(folder) if folder.is_dir() else {}
     if not masks:
-        raise InputError(f"{folder} is no folder of masks, or holds none.")
+        raise InputError(f"{folder} is not a folder, or holds no masks. Give the folder of the mask files.")
     files = Files.of(images, masks)
     found = {name: files.mask(name) for name in images}
     return {name: lambda size, path=path: _mask(path, size) for name, path in found.items() if path}
 
 
 def labels_from_coco(images: Mapping[str, Path], file: Path) -> Labels:
-    """Boxes and polygons of a COCO file; an image of it without annotation has an empty mask.
+    """The annotations of a COCO file; a listed image without annotation has an empty mask.
 
     Raises:
         InputError: the file names an image that is not there.
@@ -52,14 +52,14 @@ def labels_from_coco(images: Mapping[str, Path], file: Path) -> Labels:
             labels[name] = lambda size, shapes=shapes: draw(shapes, size)
     if absent:
         raise InputError(
-            f"{file} names {len(absent)} image(s) that are not there, first {', '.join(absent[:3])}. Complete them "
-            "or take them out of the file."
+            f"{file} names {len(absent)} image(s) that are not there, first {', '.join(absent[:3])}. "
+            "Add them, or remove them from the file."
         )
     return labels
 
 
 def labels_from_labelme(images: Mapping[str, Path], folder: Path) -> Labels:
-    """One LabelMe file an image, called as the image, in ``folder`` or beside the images."""
+    """LabelMe files named like the images, in ``folder`` or beside the images."""
     labels: Labels = {}
     for name in images:
         file = next(
@@ -73,20 +73,20 @@ def labels_from_labelme(images: Mapping[str, Path], folder: Path) -> Labels:
 
 
 def sequence_of(name: str) -> str:
-    """The sequence that a frame is of: its folder and its name without the number at the end."""
+    """The sequence of a frame: its folder, and its name without the number at the end."""
     return re.sub(r"[\W_]*\(?\d+\)?$", "", name)
 
 
 def split_names(
     names: Iterable[str], shares: Mapping[str, float], *, by_sequence: bool, seed: int
 ) -> dict[str, list[str]]:
-    """Deal names out to roles at random; with ``by_sequence`` the frames of one sequence stay together.
+    """Split names at random; with ``by_sequence`` the frames of one sequence stay together.
 
     Args:
         names: of images.
-        shares: role -> share of the images; train takes what the others leave.
-        by_sequence: sequences, not images, are dealt out.
-        seed: of the order.
+        shares: role -> share of the images; train gets the rest.
+        by_sequence: split sequences instead of images.
+        seed: of the random order.
 
     Raises:
         ConfigError: fewer sequences (or images) than roles.
@@ -98,7 +98,8 @@ def split_names(
     if len(groups) <= len(wanted):
         kind = "sequence(s) (names without the number at the end)" if by_sequence else "image(s)"
         raise ConfigError(
-            f"--by: {len(groups)} {kind}, {', '.join(sorted(groups)[:3])}, make no {len(wanted) + 1} parts."
+            f"--by: {len(groups)} {kind}, {', '.join(sorted(groups)[:3])}, cannot be split in "
+            f"{len(wanted) + 1} parts."
             + (" Split by image: --by image" if by_sequence else " Give more images, or --test 0.")
         )
     order = [list(groups)[k] for k in np.random.default_rng(seed).permutation(len(groups))]
@@ -107,7 +108,7 @@ def split_names(
     for position, (role, share) in enumerate(wanted.items()):
         taken = [order.pop()]
         still = len(wanted) - position  # groups to leave: one for each further role, and for training
-        # The next sequence is taken while that comes nearer to the share.
+        # Take the next sequence while that comes nearer to the share.
         while len(order) > still:
             now = sum(len(groups[group]) for group in taken)
             if abs(now + len(groups[order[-1]]) - share * total) >= abs(now - share * total):
@@ -125,11 +126,11 @@ def write_folder(
     *,
     link: bool = False,
 ) -> int:
-    """Write ``images/``, ``masks/`` and a list for each role, whole or not at all.
+    """Write ``images/``, ``masks/`` and a list for each role, completely or not at all.
 
     Args:
         target: a folder that does not exist yet, or is empty.
-        images: name -> file, copied as it is.
+        images: name -> file, which is copied unchanged.
         labels: name -> mask.
         split: role -> names.
         link: hard links instead of copies, where the file system can.
@@ -138,10 +139,10 @@ def write_folder(
         The number of masks without any target.
 
     Raises:
-        InputError: the folder holds something, or an image or mask cannot be read.
+        InputError: the folder is not empty, or an image or mask cannot be read.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is there already and not empty. Name a new folder.")
+        raise InputError(f"{target} exists and is not empty. Give a new folder.")
     half = target.with_name(f".{target.name}.{os.getpid()}.part")
     empty = 0
     try:
@@ -163,7 +164,7 @@ def write_folder(
             target.rmdir()
         os.replace(half, target)
     except OSError as error:
-        remedy = "Leave --link out." if link else "Choose a folder that can be written, with free space."
+        remedy = "Try without --link." if link else "Choose a folder that can be written, with free space."
         raise InputError(f"cannot write {target}: {error.strerror or error}. {remedy}") from error
     finally:
         shutil.rmtree(half, ignore_errors=True)
@@ -174,7 +175,7 @@ def image_files(folder: Path) -> dict[str, Path]:
     """Images below a folder by their path without suffix.
 
     Raises:
-        InputError: no folder, or no image in it.
+        InputError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder}. Give the folder of the images.")
@@ -188,6 +189,7 @@ def _mask(path: Path, size: tuple[int, int]) -> Mask:
     mask = read_mask(path)
     if mask.shape != size:
         raise InputError(
-            f"the mask {path} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]} (width x height)."
+            f"the mask {path} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]} (width x "
+            "height). Fix the mask."
         )
     return mask

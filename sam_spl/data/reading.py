@@ -33,9 +33,9 @@ def read_image(path: Path, stored: NDArray[Any] | None = None) -> Image:
 
 
 def read_mask(path: Path) -> Mask:
-    """Boolean (H, W): above half of full scale, or above 0 where the file knows only 0 and 1; any colour counts.
+    """Boolean (H, W): above half of full scale, or above 0 where there are only 0 and 1.
 
-    Full scale is 255, or 65535 in a 16-bit file that has values above 255.
+    Full scale is 255, or 65535 in a 16-bit file with values above 255. The largest colour channel counts.
 
     Raises:
         InputError: not readable as an image.
@@ -69,10 +69,11 @@ def decode(path: Path) -> NDArray[Any]:
 
 
 def as_image(image: Any) -> Image:
-    """Any image as data sets hold it: equal values become equal arrays, whether given as path, PIL image or array.
+    """Any image in the form that data sets have: equal for a path, a PIL image and an array of equal values.
 
-    PIL and OpenCV, which reads paths, do not always decode a file to equal values: PIL keeps 8 of the 16 bits of colour
-    files, and the two convert some colour spaces differently. Files of floats are taken as PIL images and arrays only.
+    PIL and OpenCV, which reads paths, do not always decode a file to equal values: PIL keeps 8 of the 16
+    bits of colour files, and the two convert some colour spaces differently. Files of floats are taken as
+    PIL images and arrays only.
 
     Args:
         image: an image file's path; a PIL image of mode 1, L, LA, P, PA, RGB, RGBA, I, I;16 or F; or what
@@ -113,19 +114,20 @@ def as_array(image: NDArray[Any]) -> Image:
         low, high = image.min(), image.max()
         if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN too
             raise InputError(
-                f"image: floats from {low:g} to {high:g} are not in [0, 1]. Divide them by their full scale, or give "
-                "uint8 or uint16."
+                f"image: floats from {low:g} to {high:g} are not in [0, 1]. Divide them by their full scale, "
+                "or give uint8 or uint16."
             )
         return image.astype(np.float32, copy=False)
     if image.dtype.kind != "u" or image.dtype.itemsize > 2:
         raise InputError(
-            f"image: values of type {image.dtype} have no known scale. Give uint8, uint16 or floats in [0, 1]."
+            f"image: values of type {image.dtype} have no known scale. Give uint8, uint16 or "
+            "floats in [0, 1]."
         )
     return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 def _of_pil(image: PIL.Image.Image) -> NDArray[Any]:
-    """The values of a PIL image, as reading its file gives them: of 16 bits, floats, grey or RGB."""
+    """The values of a PIL image as reading its file gives them: 16 bits, floats, grey or RGB."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)  # PIL opens some 16-bit files with 32 bits
         if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
@@ -138,7 +140,7 @@ def _of_pil(image: PIL.Image.Image) -> NDArray[Any]:
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         known = "LA" if image.mode == "La" else "RGB"  # to which PIL converts it
         raise InputError(
-            f'image: PIL mode {image.mode} has no one meaning in grey or RGB. Give image.convert("{known}").'
+            f'image: PIL mode {image.mode} is neither grey nor RGB. Give image.convert("{known}").'
         )
     return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
 

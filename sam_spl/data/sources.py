@@ -1,4 +1,4 @@
-"""Where images with their masks come from: files that are kept in memory as far as they fit, and several sources as one."""
+"""Sources of images with masks: a folder's files, kept in memory while they fit, and several as one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What the image is called in results."""
+        """The name of the image in results."""
         ...
 
     def load(self, index: int) -> tuple[Image, Mask]:
@@ -31,13 +31,13 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """Image files with mask files. They are decoded at the start and kept, as many as fit into ``cache_bytes``.
+    """Image files with mask files. They are decoded at the start, and kept while they fit.
 
-    A copy in another process that was started by spawn or forkserver reads from disk: the images are not sent along.
+    A loader process that starts by spawn or forkserver reads from disk: the images are not sent to it.
 
     Args:
         items: from :func:`sam_spl.data.layout.find_split`.
-        cache_bytes: 0 reads from disk each time.
+        cache_bytes: limit of what is kept in memory; 0 reads from disk each time.
 
     Raises:
         InputError: (while the cache fills) an image or mask cannot be read, or their sizes differ.
@@ -82,7 +82,7 @@ class FolderSource:
 
 
 class Joined:
-    """Several sources, one after the other; ``prefixes`` of their images' names keep equal ones apart."""
+    """Several sources, one after the other; ``prefixes`` keep images with the same name apart."""
 
     def __init__(self, sources: Sequence[Source], prefixes: Sequence[str] | None = None) -> None:
         prefixes = prefixes or [""] * len(sources)
@@ -96,12 +96,12 @@ class Joined:
         return len(self._at)
 
     def name(self, index: int) -> str:
-        """As its own source calls it, behind the prefix."""
+        """The prefix and the name in its own source."""
         source, inner, prefix = self._at[index]
         return prefix + source.name(inner)
 
     def load(self, index: int) -> tuple[Image, Mask]:
-        """As its own source loads it."""
+        """The image and mask of its own source."""
         source, inner, _ = self._at[index]
         return source.load(inner)
 

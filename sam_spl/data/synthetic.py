@@ -1,7 +1,7 @@
-"""Synthetic infrared scenes with small targets: what trains and tests where no data set is at hand.
+"""Synthetic infrared scenes with small targets, to train and test on without a data set.
 
-A scene is a background (sky, sea or ground), targets of known irradiance on top of it, the optics' blur, and the
-sensor's noise. Everything follows from (seed, index).
+A scene is a background (sky, sea or ground), targets of known irradiance on top of it, the optics' blur, and
+the sensor's noise. Everything follows from (seed, index).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _MARGIN = 3  # pixels between a target and the image's edge, or another target
 class SyntheticSource:
     """Scenes with 0 to ``most_targets`` targets, generated when asked for.
 
-    Target size is log-uniform in ``areas``; its mask is where its blurred signal exceeds half its peak, at least
-    one pixel. Its peak is ``scr`` times the standard deviation of the local background and noise (signal-to-clutter
-    ratio), uniform in the given range; a dark target has a negative one.
+    Target size is log-uniform in ``areas``; its mask is where its blurred signal exceeds half its peak, at
+    least one pixel. Its peak is ``scr`` times the standard deviation of the local background and noise
+    (signal-to-clutter ratio), uniform in the given range; a dark target has a negative one.
 
     Args:
         count: number of images.
@@ -118,7 +118,7 @@ class SyntheticSource:
 
 
 def target_shape(rng: np.random.Generator, area: float, sigma: float) -> Field:
-    """A target's signal with peak 1: an ellipse of about ``area`` pixels above one half, blurred by the optics.
+    """A target's signal with peak 1: a blurred ellipse that is above one half on about ``area`` pixels.
 
     Below four pixels it is the optics' own spot, at a random position between pixels.
     """

@@ -43,7 +43,7 @@ class Compose:
 
 @dataclass(frozen=True)
 class Resize:
-    """DATransNet's transform: resize to a square, the mask nearest, and nothing more."""
+    """DATransNet's transform: resize to a square, the mask nearest."""
 
     image_size: int
     rule: str = "pillow"
@@ -55,7 +55,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class ResizeFlip:
-    """SAM-SPL's transform for NUDT-SIRST: resize to a square, flips and transposition, each with probability 0.5.
+    """SAM-SPL's transform for NUDT-SIRST: a square, flips and transposition, each with probability 0.5.
 
     The mask is interpolated too, and every pixel above zero counts.
     """
@@ -70,7 +70,7 @@ class ResizeFlip:
 
 @dataclass(frozen=True)
 class ScaleCrop:
-    """SAM-SPL's transform for every other set: flip, long side to 0.5 ... 2 times the size, pad, crop, blur."""
+    """SAM-SPL's transform for other sets: flip, long side to 0.5 ... 2 times the size, pad, crop, blur."""
 
     image_size: int
     rule: str = "pillow"
@@ -95,13 +95,14 @@ class ScaleCrop:
 class TargetCrop:
     """A crop at the scale that testing sees, mostly around a target, and the square's symmetries.
 
-    Background is a thousand times as frequent as target; crops around targets raise their share. A crop of three
-    quarters of the side costs half the time. What the crop shows is cut out before it is resized.
+    Background pixels are a thousand times as frequent as target pixels; crops around targets raise their
+    share. A crop of three quarters of the side halves the time. The crop is cut out before it is resized.
 
     Args:
         crop: side of the crop in pixels.
         image_size: side that testing resizes to; None where it keeps each image's own size.
-        rule: how images are resized. A mask pixel is target when a target covers half of it, and no target is lost.
+        rule: how images are resized. A mask pixel is target when a target covers half of it, and no target
+            is lost.
         scale: the image is resized by a further exp(u), u uniform in [-scale, scale].
         on_target: probability that the crop is drawn around a target pixel.
     """
@@ -136,7 +137,7 @@ class TargetCrop:
 
 
 def flip(image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
-    """Vertical flip, horizontal flip and transposition, each with probability 0.5: the square's eight symmetries."""
+    """Vertical flip, horizontal flip and transposition, each with probability 0.5."""
     if rng.random() < 0.5:
         image, mask = image[::-1], mask[::-1]
     if rng.random() < 0.5:
@@ -181,7 +182,7 @@ def blur(image: Image, radius: float) -> Image:
     return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), radius)
 
 
-#: ``dataset.augment`` and ``trainer.augment`` choose one by name: what makes it of the size and the rule of resizing.
+#: The values of ``dataset.augment`` and ``trainer.augment``: from image size and resize rule to a transform.
 AUGMENTATIONS: Registry[Callable[[int, str], Transform]] = Registry(
     "trainer.augment",
     {
@@ -206,12 +207,12 @@ def build_transform(
     """The training transform ``name`` at ``image_size``.
 
     Args:
-        name: one of :data:`AUGMENTATIONS`, or a user's own as ``module:object`` or ``file.py:object``: called with
-            the size and the rule it returns a transform.
+        name: one of :data:`AUGMENTATIONS`, or a user's own as ``module:object`` or ``file.py:object``:
+            called with image size and resize rule, it returns a transform.
         image_size: side of the square samples in pixels.
-        source: the training images, which copy-paste cuts its chips from.
+        source: images that copy-paste cuts targets from.
         copy_paste: probability of copy-paste after the transform; 0 leaves it out.
-        seed: chooses the images that chips are cut from, where there are very many.
+        seed: chooses the images that targets are cut from, where there are very many.
         resize: one of :data:`sam_spl.resize.RULES`.
 
     Raises:

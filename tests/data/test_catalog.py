@@ -192,7 +192,7 @@ def test_pictures_beside_the_sets_do_not_hide_them(tmp_path):
 
 def test_a_union_is_not_one_folder():
     with pytest.raises(
-        ConfigError, match=r"sirst3 is a union of sets\. Take them one by one: sirst, nudt_sirst, irstd_1k"
+        ConfigError, match=r"sirst3 is a union of sets\. Use them one by one: sirst, nudt_sirst, irstd_1k"
     ):
         locate(DatasetConfig.named("sirst3"))
 
@@ -382,7 +382,7 @@ def test_a_folder_of_another_sets_name_is_asked_about(tmp_path):
         (root / name).mkdir()
         (root / name / "train.txt").write_text("im_3")
         (root / name / "test.txt").write_text(f"im_{test}")
-    with pytest.raises(InputError, match=r"splits .*Its folder is called SIRST: --dataset sirst"):
+    with pytest.raises(InputError, match=r"splits .*Its folder is named SIRST: --dataset sirst"):
         open_dataset(DatasetConfig.named("nudt_sirst", data_path=str(root)))
     with pytest.raises(InputError, match="splits") as error:
         open_dataset(DatasetConfig.named("sirst", data_path=str(root)))

@@ -95,7 +95,7 @@ def _copied(root: Path) -> None:
         (_grey_mask, "mask_read_as_empty", "none above half, which count as empty, first s01"),
         (_inverted, "target_too_large", "more than 5 % .* first s01. Inverted"),
         (_broken, "unreadable", "cannot be read, first s01"),
-        (_no_mask, "missing", r"lack their file or mask, first s01\. .*missing=skip"),
+        (_no_mask, "missing", r"without file or mask, first s01\. .*missing=skip"),
         (_overlap, "in_train_and_test", "both the training and the test list, first s01"),
         (_copied, "exact_duplicates", "equal, pixel for pixel, to training ones, first s01 = s09"),
     ],
@@ -128,11 +128,24 @@ def test_modes_are_told_apart(scenes):
 
 
 def test_masks_of_other_images_are_noticed(scenes):
-    """Deal the masks of the training images out anew: their targets no longer stand out."""
+    """With the masks of other images, targets no longer stand out."""
     masks = [cv2.imread(str(scenes / "masks" / f"s{index:02d}.png"), 0) for index in range(8)]
     for index in range(8):
         _write(scenes, "masks", index, masks[(index + 3) % 8])
     assert len(_check(scenes)["target_not_visible"]) >= 6
+
+
+@pytest.mark.parametrize(
+    ("scale", "values"),
+    [(np.float32(1), "[0.0, 1.0]"), (np.float32(255), "[0.0, 255.0]"), (np.int32(255), "[0, 255]")],
+)
+def test_masks_of_floats_and_wide_integers_are_measured_too(scenes, scale, values):
+    mask = cv2.imread(str(scenes / "masks" / "s01.png"), 0) > 0
+    (scenes / "masks" / "s01.png").unlink()
+    cv2.imwrite(str(scenes / "masks" / "s01.tiff"), mask * scale)
+    report = _check(scenes)
+    assert (report["wrong"], report["noteworthy"]) == ([], [])
+    assert report["mask_values"].pop(values) == (12 if values == "[0, 255]" else 1)
 
 
 @pytest.mark.parametrize("change", ["noise", "moved", "brighter"])

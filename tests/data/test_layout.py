@@ -54,6 +54,28 @@ def test_val_is_not_part_of_train_when_there_is_trainval_too(tmp_path):
     assert (_names(split.train), _names(split.val)) == (["im_0", "im_1"], ["im_2"])
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "VALID_mine"])
+def test_validation_lists_in_their_spellings(tmp_path, name):
+    root = write_folder(tmp_path / "s", lists={"train": [0, 1], name: [2], "test": [3]})
+    if name == "VALID_mine":
+        for role in ("train", "test"):
+            (root / f"{role}.txt").rename(root / f"{role}_mine.txt")
+    split = find_split(root)
+    assert (_names(split.train), _names(split.val), _names(split.test)) == (
+        ["im_0", "im_1"],
+        ["im_2"],
+        ["im_3"],
+    )
+
+
+@pytest.mark.parametrize("name", ["val", "Valid", "validation"])
+def test_validation_folders_in_their_spellings(tmp_path, name):
+    for folder, count in (("train", 3), (name, 1), ("test", 2)):
+        write_folder(tmp_path / "s" / folder, count=count)
+    split = find_split(find_root(tmp_path, ["s"]))
+    assert [len(split.images(role)) for role in ("train", "val", "test")] == [3, 1, 2]
+
+
 def test_several_splits_must_be_chosen_from(folder):
     (folder / "50_50").mkdir()
     for name in ("train", "test"):
@@ -122,6 +144,10 @@ def _absent_image(root: Path) -> None:
     (root / "train.txt").write_text("im_0\nim_77\nim_78")
 
 
+def _latin_list(root: Path) -> None:
+    (root / "train.txt").write_bytes("im_0\nBär\n".encode("latin-1"))
+
+
 def _no_masks(root: Path) -> None:
     for path in (root / "masks").iterdir():
         path.unlink()
@@ -133,6 +159,7 @@ def _no_masks(root: Path) -> None:
         (_remove_mask, r"1 of 4 images in .*train\.txt have no mask, first im_3 "),
         (_empty_list, r"the list .*train\.txt is empty"),
         (_absent_image, r"the list .*train\.txt names 2 of 3 images that are not there, first im_77, im_78"),
+        (_latin_list, r"the list .*train\.txt is not UTF-8 text .* Save it as UTF-8"),
         (_no_masks, "no masks/ folder"),
     ],
 )
@@ -146,7 +173,7 @@ def test_an_absent_folder_and_an_absent_set(tmp_path):
     with pytest.raises(InputError, match="no folder"):
         find_root(tmp_path / "nowhere", ["SIRST"])
     (tmp_path / "other").mkdir()
-    with pytest.raises(InputError, match=r"no folder called SIRST .*found: other"):
+    with pytest.raises(InputError, match=r"no folder named SIRST .*found: other"):
         find_root(tmp_path, ["SIRST"])
 
 

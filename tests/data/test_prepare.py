@@ -21,10 +21,13 @@ def test_boxes_and_polygons_mark_the_pixels_whose_centres_they_hold():
     )
 
 
-def test_a_disc_has_the_area_of_its_polygon():
+def test_a_disk_and_its_polygon_hold_the_centres_within_its_radius():
     angles = np.linspace(0, 2 * np.pi, 200)
     disc = np.stack([30.3 + 12 * np.cos(angles), 29.1 + 12 * np.sin(angles)], 1)
     assert draw([{"polygon": disc}], (64, 64)).sum() == pytest.approx(np.pi * 144, rel=0.02)
+    rows, columns = np.mgrid[:64, :64] + 0.5  # centres
+    inside = np.hypot(columns - 30.3, rows - 29.1) < 12
+    np.testing.assert_array_equal(draw([{"disk": (30.3, 29.1, 12)}], (64, 64)), inside)
 
 
 def test_a_target_smaller_than_a_pixel_marks_its_pixel_and_what_is_outside_none():
@@ -32,6 +35,8 @@ def test_a_target_smaller_than_a_pixel_marks_its_pixel_and_what_is_outside_none(
         {"box": (4.1, 3.1, 4.3, 3.2)},
         {"polygon": [(4.1, 3.1), (4.3, 3.1), (4.2, 3.3)]},
         {"polygon": [(4.2, 3.2)]},
+        {"disk": (4.2, 3.2, 0.1)},
+        {"disk": (4.2, 3.2, 0.0)},
     ):
         assert np.argwhere(draw([shape], (8, 10))).tolist() == [[3, 4]]
     assert not draw([{"box": (20, 20, 25, 25)}], (8, 10)).any()
@@ -54,10 +59,81 @@ def test_coco(tmp_path):
     np.testing.assert_array_equal(draw(shapes["a.png"], (8, 10)), expected)
     assert shapes["b.png"] == []
 
-    content["annotations"] = [{"image_id": 7, "segmentation": {"size": [8, 10], "counts": "abc"}}]
-    (tmp_path / "c.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="annotation 0 is a compressed run-length mask"):
-        read_coco(tmp_path / "c.json")
+
+def _runs_text(mask: np.ndarray) -> str:
+    """A mask as COCO's string, written bit by bit from its definition."""
+    down = mask.T.ravel().astype(int)
+    edges = np.flatnonzero(
+        np.diff(down, prepend=0, append=1 - down[-1])
+    )  # where the value changes, and the end
+    lengths = np.diff(edges, prepend=0).tolist()
+    text = ""
+    for k, length in enumerate(lengths):
+        number = length - lengths[k - 2] if k > 2 else length
+        digits = next(n for n in range(1, 20) if -(1 << 5 * n - 1) <= number < 1 << 5 * n - 1)
+        bits = format(number % (1 << 5 * digits), f"0{5 * digits}b")
+        groups = [bits[5 * k : 5 * k + 5] for k in range(digits)][::-1]
+        text += "".join(chr(48 + int(f"{k < digits - 1:b}{group}", 2)) for k, group in enumerate(groups))
+    return text
+
+
+def _coco_runs(folder, size, counts):
+    content = {
+        "images": [{"id": 7, "file_name": "a.png"}],
+        "annotations": [{"image_id": 7, "segmentation": {"size": size, "counts": counts}}],
+    }
+    (folder / "c.json").write_text(json.dumps(content))
+    return read_coco(folder / "c.json")["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("size", "marked", "text"),  # as pycocotools 2.0.11 writes them
+    [
+        ((8, 10), [(slice(2, 5), slice(3, 7))], "j03500000f0"),
+        ((64, 80), [(slice(10, 13), slice(20, 24)), (40, 70), (0, 0)], "01YX12diN00000nl2NlcM"),
+        ((512, 640), [(slice(500, 502), slice(630, 640)), (3, 3)], "S`11`oi91^`VF00000000000000000\\@"),
+        ((5, 7), [(slice(None), slice(None))], "0S1"),
+        ((8, 10), [], "`2"),
+    ],
+)
+def test_compressed_run_lengths_of_coco(tmp_path, size, marked, text):
+    mask = np.zeros(size, bool)
+    for where in marked:
+        mask[where] = True
+    np.testing.assert_array_equal(draw(_coco_runs(tmp_path, size, text), size), mask)
+    assert _runs_text(mask) == text
+
+
+def test_any_mask_comes_back_from_its_run_lengths(tmp_path):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        size = tuple(rng.integers(1, 90, 2).tolist())
+        mask = rng.random(size) > rng.random()
+        np.testing.assert_array_equal(draw(_coco_runs(tmp_path, size, _runs_text(mask)), size), mask)
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ("abc", "last run length is cut off"),
+        ("é", "no character of run lengths"),
+        ("j03500000", r"\d+ pixels for 10x8"),
+        ([7, 1, 2], "10 pixels for 10x8"),
+        ([90, -10], "80 pixels for 10x8"),
+        (["a"], "invalid literal"),
+    ],
+)
+def test_damaged_run_lengths_are_refused(tmp_path, counts, reason):
+    with pytest.raises(InputError, match=rf"c\.json: annotation 0: its run lengths are damaged \(.*{reason}"):
+        _coco_runs(tmp_path, (8, 10), counts)
+
+
+def test_run_lengths_of_another_size_than_the_image_are_refused(tmp_path):
+    shapes = _coco_runs(tmp_path, (8, 10), "`2")
+    with pytest.raises(
+        InputError, match=r"annotation 0 is a mask of 10x8, its image is 20x16 \(width x height\)"
+    ):
+        draw(shapes, (16, 20))
 
 
 def test_labelme(tmp_path):
@@ -71,7 +147,7 @@ def test_labelme(tmp_path):
     expected[2:5, 3:7] = expected[0, 0] = expected[6, 8] = True
     np.testing.assert_array_equal(draw(read_labelme(tmp_path / "a.json"), (8, 10)), expected)
     (tmp_path / "a.json").write_text(json.dumps({"shapes": [{"shape_type": "line", "points": [[0, 0]]}]}))
-    with pytest.raises(InputError, match="a line cannot be made a mask"):
+    with pytest.raises(InputError, match="a line cannot become a mask"):
         read_labelme(tmp_path / "a.json")
 
 
