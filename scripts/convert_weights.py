@@ -19,7 +19,7 @@ from sam_spl.data.known import dataset_file
 from sam_spl.errors import ConfigError
 from sam_spl.predict.predictor import load_network
 from sam_spl.weights.description import check_description
-from sam_spl.weights.loading import read_weights, save_weights
+from sam_spl.weights.formats import read_weights, save_weights
 
 
 def convert(argv: list[str]) -> None:
@@ -60,7 +60,7 @@ def convert(argv: list[str]) -> None:
         options.source, settings if options.dataset or given else None, train_size=options.train_size
     )
     check_description(description, Path(options.target))
-    to = options.to or ("ours" if weights.kind == "published" else "published")
+    to = options.to or ("ours" if weights.published else "published")
     save_weights(options.target, weights.state, description, names=to)
     print(f"{options.target}: {description['model']}, {len(weights.state)} tensors, {to} names")
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from sam_spl.cli.errors import run
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.models.registry import build_model, model_file, model_names
-from sam_spl.weights.loading import load_trunk
+from sam_spl.weights.sam2 import load_trunk
 
 SOURCE = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 #: Checkpoint (tiny, small, ...) -> the variant whose trunk it holds.

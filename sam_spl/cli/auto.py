@@ -58,7 +58,7 @@ def _brings_a_trunk(file: str | None) -> bool:
     """Whether a network's weights hold a trunk of SAM 2, which training left as it was."""
     if file is None:
         return False
-    from sam_spl.weights.loading import (
+    from sam_spl.weights.formats import (
         read_weights,  # PyTorch takes seconds, and most commands do without here
     )
 

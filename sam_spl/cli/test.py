@@ -31,7 +31,7 @@ from sam_spl.results.rules import EMPTY
 from sam_spl.results.summary import summarise, versions, worst
 from sam_spl.results.text import per_image_csv, summary_text
 from sam_spl.runtime import World
-from sam_spl.weights.loading import find_weights, sha256
+from sam_spl.weights.formats import find_weights, sha256
 
 log = logging.getLogger(__name__)
 

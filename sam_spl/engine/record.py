@@ -11,7 +11,7 @@ import torch
 
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import atomic, write_text
-from sam_spl.weights.loading import FORMAT, read_torch, save_weights
+from sam_spl.weights.formats import FORMAT, read_torch, save_weights
 
 
 class RunFolder:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam_spl.errors import ConfigError
+from sam_spl.models.datransnet_published import DATRANSNET
 from sam_spl.models.layers import conv_bn_relu
 
 _WIDTHS = (16, 32, 64, 128)  # of x1 ... x4
@@ -31,6 +32,7 @@ class DATransNet(nn.Module):
     in_channels = 1
     #: Arguments that change what weights mean and no tensor's shape; each is an attribute. Weights files state them.
     not_in_shapes = ("train_size",)
+    published = DATRANSNET
 
     def __init__(self, *, train_size: int = 256, head_bias: float | None = None) -> None:
         super().__init__()

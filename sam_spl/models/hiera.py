@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from timm.models.hieradet_sam2 import HieraDet, MultiScaleBlock
 from torch import Tensor
 
+#: Where a SAM 2 checkpoint has this trunk, and (ours, SAM 2's) beginnings of names that differ.
+SAM2_PREFIX = "image_encoder.trunk."
+SAM2_NAMES = (("blocks.#.mlp.fc1", "blocks.#.mlp.layers.0"), ("blocks.#.mlp.fc2", "blocks.#.mlp.layers.1"))
+
 
 class Hiera(HieraDet):
     """Token pyramid of SAM 2 (Ravi et al., 2024, arXiv 2408.00714), run one block at a time.

@@ -10,6 +10,7 @@ from sam_spl.models.decoder import Decoder
 from sam_spl.models.encoder import Encoder
 from sam_spl.models.hiera import Hiera
 from sam_spl.models.layers import BLOCKS, init_weights
+from sam_spl.models.sam_spl_published import SAM_SPL
 
 
 class SAMSPL(nn.Module):
@@ -27,7 +28,7 @@ class SAMSPL(nn.Module):
         use_sam_decoder: False for the ablation without transformer, prompt and token.
         mutual_calibration: False for the ablation with plain skips.
         freeze_trunk: keep the trunk as it is, as published with SAM 2 weights. None leaves it free until
-            :mod:`~sam_spl.weights.loading` brings such weights: a frozen random trunk teaches nothing.
+            :mod:`~sam_spl.weights.sam2` brings such weights: a frozen random trunk teaches nothing.
         head_bias: start value of the heads' bias; None keeps PyTorch's. Targets cover one pixel in a thousand, and
             training from random weights gains from a start that says so (-4 is a probability of 0.018).
 
@@ -39,6 +40,7 @@ class SAMSPL(nn.Module):
     in_channels = 3
     #: Arguments that change what weights mean and no tensor's shape; each is an attribute. Weights files state them.
     not_in_shapes = ("num_heads", "window_spec", "global_att_blocks")
+    published = SAM_SPL
 
     def __init__(
         self,
@@ -95,6 +97,11 @@ class SAMSPL(nn.Module):
             for head in self.decoder.heads:
                 nn.init.constant_(head.bias, head_bias)
         self.freeze_trunk(bool(freeze_trunk))
+
+    @property
+    def sam2_trunk(self) -> Hiera:
+        """What SAM 2's weights fill (:func:`~sam_spl.weights.sam2.load_trunk`)."""
+        return self.encoder.trunk
 
     def freeze_trunk(self, frozen: bool = True) -> None:
         """Freeze or free the trunk; gradients flow through it to the prompts either way."""

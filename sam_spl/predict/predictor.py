@@ -102,13 +102,14 @@ def load(
     dataset: str | None = None,
     train_size: int | None = None,
     image_size: int | Literal["auto"] | None = "auto",
+    network: str | type[nn.Module] | None = None,
 ) -> Predictor:
     """A predictor from a weights file or a run folder.
 
     Files of this toolkit state all that is needed. Published ones do not:
 
     Args:
-        file: as :func:`sam_spl.weights.loading.read_weights`.
+        file: as :func:`sam_spl.weights.formats.read_weights`.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16.
         dataset: the set that published SAM-SPL weights were trained on, by any of its names: their images are
@@ -116,6 +117,7 @@ def load(
         train_size: of published DATransNet weights, 256, or 512 for IRSTD-1k.
         image_size: side in pixels that images are squeezed to; None predicts each at its own size; auto does
             what the network was trained for.
+        network: of files whose network is your own: its class or ``module:Class``.
 
     Raises:
         InputError: as :func:`sam_spl.weights.loading.load_model`, or no such device.
@@ -129,7 +131,7 @@ def load(
             )
         image_size = int(image_size)
     settings = None if dataset is None else dataset_file(dataset)
-    model, description = load_network(file, settings, train_size=train_size)
+    model, description = load_network(file, settings, train_size=train_size, network=network)
     size = description["image_size"] if image_size == "auto" else image_size
     chosen = pick_device(device)
     promise_float32()
@@ -139,7 +141,11 @@ def load(
 
 
 def load_network(
-    file: str | Path, dataset: Mapping[str, Any] | None = None, *, train_size: int | None = None
+    file: str | Path,
+    dataset: Mapping[str, Any] | None = None,
+    *,
+    train_size: int | None = None,
+    network: str | type[nn.Module] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a weights file and all that is needed to use it: one rule for testing and prediction.
 
@@ -151,6 +157,7 @@ def load_network(
         file: as :func:`sam_spl.weights.loading.load_model`.
         dataset: settings of a data set, from its file or the command line; None for a set without its own.
         train_size: of DATransNet weights that do not state it.
+        network: of files whose network is your own: its class or ``module:Class``.
 
     Returns:
         The model in evaluation mode and its description, with ``mean``, ``std``, ``image_size`` and
@@ -159,7 +166,7 @@ def load_network(
     Raises:
         InputError: as :func:`sam_spl.weights.loading.load_model`.
     """
-    model, description = load_model(file, train_size=train_size)
+    model, description = load_model(file, network=network, train_size=train_size)
     known = network_input({} if dataset is None else dataset)
     unstated = {key: value for key, value in known.items() if key not in description}
     if unstated:

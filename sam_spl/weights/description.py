@@ -15,7 +15,7 @@ from sam_spl.resize import RULES
 def check_description(content: Any, path: Path) -> dict[str, Any]:
     """The description in a file of ours.
 
-    What :func:`~sam_spl.weights.loading.save_weights` was given: ``model`` and ``arguments`` as for
+    What :func:`~sam_spl.weights.formats.save_weights` was given: ``model`` and ``arguments`` as for
     :func:`~sam_spl.models.registry.build_model`; the network's input as ``mean`` and ``std`` (of values in [0, 1],
     one for all channels or one each), ``image_size`` (the side of a square in pixels, None for each image's own size)
     and ``resize`` (how images get there); ``trained_on`` (the data set's title, lists and fingerprints);

@@ -13,7 +13,9 @@ from sam_spl.cli import auto, commands
 from sam_spl.cli.flags import TRAIN_FLAGS, compose_config, overrides_from
 from sam_spl.config import config_folder
 from sam_spl.models.registry import build_model
-from sam_spl.weights.loading import load_weights, save_weights
+from sam_spl.models.sam_spl_published import SAM_SPL
+from sam_spl.weights.formats import save_weights
+from sam_spl.weights.loading import load_weights
 from sam_spl.weights.published import to_published
 from tests.conftest import TINY, TINY_OVERRIDES
 
@@ -127,7 +129,7 @@ TINY_AUTO = [word for word in TINY_OVERRIDES if "trunk_weights" not in word]
 def _tiny_sam2_file(path: Path) -> dict[str, torch.Tensor]:
     trunk = build_model("sam_spl_t", **TINY).encoder.trunk.state_dict()
     torch.save(
-        {"model": to_published({f"encoder.trunk.{name}": value for name, value in trunk.items()})}, path
+        {"model": to_published({f"encoder.trunk.{name}": value for name, value in trunk.items()}, SAM_SPL)}, path
     )
     return trunk
 

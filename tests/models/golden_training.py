@@ -33,7 +33,7 @@ def assert_trains_as_published(
         value.backward()
         losses.append(value.item())
         if step == 0:
-            gradients = to_published({name: p.grad for name, p in model.named_parameters()})
+            gradients = to_published({name: p.grad for name, p in model.named_parameters()}, model.published)
         steps.step()
 
     assert losses == pytest.approx(golden["losses"], rel=1e-9)
@@ -42,7 +42,10 @@ def assert_trains_as_published(
     assert without | left_out == set(golden["without_gradient"])
     for name, norm in golden["grad_norms_first_step"].items():
         assert gradients[name].norm().item() == pytest.approx(norm, rel=1e-8, abs=1e-12), name
-    norms = {name: p.norm().item() for name, p in to_published(dict(model.named_parameters())).items()}
+    norms = {
+        name: p.norm().item()
+        for name, p in to_published(dict(model.named_parameters()), model.published).items()
+    }
     for name, norm in golden["param_norms_after_4"].items():
         if name not in left_out:
             assert norms[name] == pytest.approx(norm, rel=1e-9), name

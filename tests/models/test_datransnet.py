@@ -15,8 +15,10 @@ from sam_spl.engine.losses import SegmentationLoss
 from sam_spl.engine.optim import learning_rate
 from sam_spl.errors import InputError
 from sam_spl.models.datransnet import GradFormer, differences
+from sam_spl.models.datransnet_published import DATRANSNET
 from sam_spl.models.registry import build_model
-from sam_spl.weights.loading import load_model, load_strict, read_weights, save_weights
+from sam_spl.weights.formats import read_weights, save_weights
+from sam_spl.weights.loading import load_model, load_strict
 from sam_spl.weights.published import from_published, to_published
 from tests.conftest import GOLDEN, fill
 from tests.models.golden_training import assert_trains_as_published
@@ -34,7 +36,7 @@ def published() -> dict[str, torch.Tensor]:
 @pytest.fixture
 def golden(published) -> torch.nn.Module:
     model = build_model("datransnet")
-    load_strict(model, from_published(published), "golden")
+    load_strict(model, from_published(published, DATRANSNET), "golden")
     return model
 
 
@@ -60,7 +62,7 @@ def test_training_equals_the_published_one(golden):
 
 def test_names_and_counts_are_the_published_ones(published):
     model = build_model("datransnet")
-    ours = to_published(model.state_dict())
+    ours = to_published(model.state_dict(), DATRANSNET)
     assert set(published) - set(ours) == {
         name for name in published if name.startswith(("encoder5.", "decoder5."))
     }

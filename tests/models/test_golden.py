@@ -12,6 +12,7 @@ import torch
 from sam_spl.cli.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
 from sam_spl.models.registry import build_model
+from sam_spl.models.sam_spl_published import SAM_SPL
 from sam_spl.weights.loading import load_strict
 from sam_spl.weights.published import from_published, to_published
 from tests.conftest import GOLDEN, fill, golden_state
@@ -20,7 +21,7 @@ from tests.models.golden_training import assert_trains_as_published
 
 def _golden_model(variant: str, **arguments) -> torch.nn.Module:
     model = build_model(f"sam_spl_{variant}", **arguments)
-    load_strict(model, from_published(golden_state(variant)), "golden")
+    load_strict(model, from_published(golden_state(variant), SAM_SPL), "golden")
     return model
 
 
@@ -71,7 +72,7 @@ def test_names_shapes_and_counts_are_the_published_ones(variant, total, trunk, u
     manifest = json.loads((GOLDEN / f"sam_spl_{variant}_manifest.json").read_text())
     with torch.device("meta"):
         model = build_model(f"sam_spl_{variant}")
-    ours = {name: list(value.shape) for name, value in to_published(model.state_dict()).items()}
+    ours = {name: list(value.shape) for name, value in to_published(model.state_dict(), SAM_SPL).items()}
     theirs = {name: shape for name, (shape, _) in manifest.items()}
 
     assert {name: shape for name, shape in theirs.items() if "patchEmded" not in name} == ours

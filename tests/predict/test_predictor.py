@@ -18,7 +18,7 @@ from sam_spl.data.normalise import Normalise
 from sam_spl.data.reading import as_image, read_image
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model
-from sam_spl.weights.loading import save_weights
+from sam_spl.weights.formats import save_weights
 from tests.conftest import GOLDEN, TINY, fill, golden_state, write_folder, write_palette_png
 
 GREY = np.random.default_rng(5).integers(0, 256, (40, 56), dtype=np.uint8)

@@ -12,7 +12,8 @@ import torch
 
 from sam_spl.errors import InputError
 from sam_spl.models.registry import build_model
-from sam_spl.weights.loading import read_weights
+from sam_spl.models.sam_spl_published import SAM_SPL
+from sam_spl.weights.formats import read_weights
 from sam_spl.weights.published import to_published
 from tests.conftest import ROOT, golden_state
 
@@ -67,7 +68,7 @@ def test_options_that_no_network_can_have_are_refused(tmp_path, options):
 def server(tmp_path) -> Iterator[tuple[str, list[str]]]:
     """A server of one SAM 2 checkpoint that understands ranges, and the ranges it was asked for."""
     trunk = build_model("sam_spl_t").encoder.trunk.state_dict()
-    trunk = to_published({f"encoder.trunk.{name}": value for name, value in trunk.items()})
+    trunk = to_published({f"encoder.trunk.{name}": value for name, value in trunk.items()}, SAM_SPL)
     torch.save({"model": trunk}, tmp_path / "sam2.pt")
     content = (tmp_path / "sam2.pt").read_bytes()
     ranges: list[str] = []
