@@ -30,7 +30,7 @@ from torch import nn
 from torchvision.transforms.v2 import functional as tv
 
 from sam_spl.cli.errors import run
-from sam_spl.data.check import examine
+from sam_spl.data.examine import examine
 from sam_spl.data.layout import Item
 from sam_spl.data.normalise import Normalise
 from sam_spl.data.synthetic import SyntheticSource
@@ -135,7 +135,7 @@ def data(size: int, repeat: int) -> None:
             for path, content in zip(paths, (image, mask.astype(np.uint8) * 255), strict=True):
                 cv2.imwrite(str(path), content)
             items.append(Item(str(index), *paths))
-        work["check_dataset.py"] = lambda: [examine(item, "train") for item in items]
+        work["sam-spl check"] = lambda: [examine(item, "train") for item in items]
         for name, seconds in interleaved(work, repeat, lambda: None).items():
             print(
                 f"{name:<34} {1000 * seconds / 50:8.3f} ms an image of {size} px, {50 / seconds:8.0f} images/s a core"

@@ -2,84 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from sam_spl.data.config import DatasetConfig
+from sam_spl.data.duplicates import duplicates
+from sam_spl.data.examine import Facts, examine
 from sam_spl.data.identity import identify
 from sam_spl.data.layout import Item, Split, fingerprint
-from sam_spl.data.reading import binarise, decode, read_image
-from sam_spl.errors import InputError
 
-_HASH_SIDE = 8  # a perceptual hash has 8 x 8 bits
-_THUMB = 48
-_NEAR_BITS = 10  # of 64, at most: candidates
-_NEAR_CORRELATION = (
-    0.65  # of what is left of two thumbnails without their smooth part; two scenes of SIRST reach 0.6
-)
-_RING = 6  # background pixels around a target
 _UNSEEN = 1.0  # of contrast: no mask of SIRST is below 1.5, and 95 % are where masks are shuffled
 _LARGE = 0.05  # of an image: no small target is larger
+_QUANTILES = {"0": "least", "25": "quarter", "50": "median", "75": "three quarters", "100": "most"}
 
 
-@dataclass
-class Facts:
-    """One image and its mask as they are stored; ``fault`` says what could not be read."""
-
-    name: str
-    role: str
-    size: tuple[int, int] = (0, 0)
-    mode: str = ""
-    mask_size: tuple[int, int] = (0, 0)
-    mask_values: tuple[float, ...] = ()
-    areas: list[int] = field(default_factory=list)
-    contrast: float | None = None  # of the most visible target
-    pixels: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    digest: str = ""
-    bits: NDArray[np.float32] | None = None
-    thumb: NDArray[np.float32] | None = None
-    fault: str = ""
-
-
-def examine(item: Item, role: str) -> Facts:
-    """Read one pair and measure it."""
-    facts = Facts(item.name, role)
-    try:
-        stored, mask = decode(item.image), decode(item.mask)
-        image = read_image(item.image, stored)
-    except InputError as error:
-        facts.fault = str(error).removeprefix("dataset: ")
-        return facts
-    facts.size, facts.mask_size = image.shape[:2], mask.shape[:2]
-    facts.mode = _mode(item.image, stored, image)
-    flat = mask if mask.ndim == 2 else mask[..., :3].max(-1)
-    counted = np.flatnonzero(np.bincount(flat.ravel())) if flat.dtype.kind == "u" else np.unique(flat)
-    facts.mask_values = tuple(counted[:8].tolist())
-    grey = image if image.ndim == 2 else image.mean(-1)
-    grey = grey.astype(np.float32) / (65535 if image.dtype == np.uint16 else 255)
-    facts.pixels, facts.total, facts.squares = grey.size, float(grey.sum()), float(np.vdot(grey, grey))
-    facts.digest = hashlib.sha1(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    facts.bits, facts.thumb = perceptual_hash(grey), _detail(grey)
-    binary = binarise(mask)
-    number, labels, stats, _ = cv2.connectedComponentsWithStats(binary.view(np.uint8), connectivity=8)
-    facts.areas = stats[1:number, cv2.CC_STAT_AREA].tolist()
-    if facts.areas and facts.size == facts.mask_size:
-        facts.contrast = max(_contrast(grey, labels, stats, k) for k in range(1, min(number, 20)))
-    return facts
-
-
-def check(split: Split, named: DatasetConfig) -> dict[str, Any]:
+def check_split(split: Split, named: DatasetConfig) -> dict[str, Any]:
     """Examine every image of a split.
 
     Args:
@@ -138,36 +80,51 @@ def check(split: Split, named: DatasetConfig) -> dict[str, Any]:
     return report
 
 
-def perceptual_hash(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """64 signs (+1, -1): the lowest frequencies against their median, which leaves out the constant."""
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(small)[:_HASH_SIDE, :_HASH_SIDE].ravel()
-    return np.where(low > np.median(low[1:]), 1, -1).astype(np.float32)
+def table(report: dict[str, Any]) -> str:
+    """The report in a dozen lines."""
+
+    def most(key: str) -> str:
+        values = list(report[key].items())
+        shown = ", ".join(f"{value} ({count})" for value, count in values[:4])
+        return shown + (f" and {len(values) - 4} more" if len(values) > 4 else "")
+
+    area = report["target_area"]
+    rows = [
+        ("data set", f"{report['dataset']} in {report['where']}, lists {report['lists']}"),
+        ("images", ", ".join(f"{count} {role}" for role, count in report["images"].items())),
+        ("sizes", most("sizes")),
+        ("modes", most("modes")),
+        ("mask values", most("mask_values")),
+        ("targets", f"{report['targets']}; per image: {most('targets_per_image')}"),
+        ("area in px", ", ".join(f"{name} {area[q]:g}" for q, name in _QUANTILES.items()) if area else "-"),
+        ("training mean", f"{report['train_mean']}, std {report['train_std']} (of values in 0 to 1)"),
+        ("no target", f"{len(report['empty_masks'])} images"),
+    ]
+    for role, entry in report["fingerprints"].items():
+        known = {True: " (official)", False: " (not a recorded official list)", None: ""}[entry["official"]]
+        rows.append((f"{role} list", f"{entry['sha256'][:16]}...{known}"))
+    return "\n".join(f"{name:<15} {value}" for name, value in rows)
 
 
-def duplicates(facts: Sequence[Facts]) -> tuple[list[list[str]], list[list[str]]]:
-    """Pairs [training or validation image, test image] with equal pixels, and those that look alike."""
-    tests = [one for one in facts if one.role == "test"]
-    others = [one for one in facts if one.role != "test"]
-    if not tests or not others:
-        return [], []
-    by_digest = defaultdict(list)
-    for one in others:
-        by_digest[one.digest].append(one.name)
-    exact = [[other, test.name] for test in tests for other in by_digest[test.digest] if other != test.name]
-
-    known = {tuple(pair) for pair in exact}
-    near = []
-    test_bits = np.stack([one.bits for one in tests])
-    for start in range(0, len(others), 1024):
-        some = others[start : start + 1024]
-        distance = (_HASH_SIDE**2 - np.stack([one.bits for one in some]) @ test_bits.T) / 2
-        for i, j in np.argwhere(distance <= _NEAR_BITS):
-            pair = (some[i].name, tests[j].name)
-            alike = float(np.vdot(some[i].thumb, tests[j].thumb))
-            if pair not in known and pair[0] != pair[1] and alike >= _NEAR_CORRELATION:
-                near.append((alike, pair))
-    return exact, [list(pair) for _, pair in sorted(near, key=lambda entry: -entry[0])]
+def examples(split: Split, report: dict[str, Any], count: int) -> list[tuple[Item, str]]:
+    """Images to look at, with a caption each: first those that a finding names, then random ones."""
+    items = [item for role in ("train", "val", "test") for item in getattr(split, role)]
+    items = [item for item in items if item.name not in report["unreadable"]]
+    reasons: dict[str, str] = {}
+    for key in ("mask_of_another_size", "target_too_large", "mask_read_as_empty", "target_not_visible"):
+        for name in report[key][:4]:
+            reasons.setdefault(name, key.replace("_", " "))
+    for pair in [*report["exact_duplicates"][:2], *report["near_duplicates"][:4]]:
+        for name in pair:
+            reasons.setdefault(name, f"looks like {pair[pair[0] == name]}")
+    roles = {item.name: role for role in ("test", "val", "train") for item in getattr(split, role)}
+    by_name = {item.name: item for item in items}
+    shown = [name for name in reasons if name in by_name][:count]
+    rest = [name for name in by_name if name not in reasons]
+    more = min(len(rest), count - len(shown))
+    if more:
+        shown += [rest[k] for k in np.random.default_rng(0).choice(len(rest), more, replace=False)]
+    return [(by_name[name], f"{name} ({roles[name]})\n{reasons.get(name, '')}".strip()) for name in shown]
 
 
 def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -227,49 +184,8 @@ def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
     return wrong, noteworthy
 
 
-def _mode(path: Path, stored: NDArray[Any], image: NDArray[Any]) -> str:
-    """Grey, colour or grey stored as colour; palette; alpha; bits."""
-    with path.open("rb") as stream:
-        palette = (
-            stream.read(26)[25:] == b"\3" and path.suffix.lower() == ".png"
-        )  # colour type of the PNG header
-    channels = 1 if stored.ndim == 2 else stored.shape[2]
-    kind = (
-        "palette"
-        if palette
-        else "grey"
-        if channels == 1
-        else "colour"
-        if image.ndim == 3
-        else "grey stored as colour"
-    )
-    return f"{kind}{' with alpha' if channels in (2, 4) else ''}, {8 * stored.dtype.itemsize} bits"
-
-
 def _binary(values: tuple[float, ...]) -> bool:
     return len(values) <= 1 or (len(values) == 2 and values[0] == 0 and values[1] in (1, 255, 65535))
-
-
-def _contrast(
-    grey: NDArray[np.float32], labels: NDArray[np.int32], stats: NDArray[np.int32], k: int
-) -> float:
-    """The mean of target ``k`` against the pixels around it, in their standard deviations."""
-    left, top, width, height, _ = stats[k]
-    window = (
-        slice(max(0, top - _RING), top + height + _RING),
-        slice(max(0, left - _RING), left + width + _RING),
-    )
-    inside, around = grey[window][labels[window] == k], grey[window][labels[window] == 0]
-    if not len(around):
-        return 0.0
-    return abs(float(inside.mean() - around.mean())) / max(float(around.std()), 1 / 255)
-
-
-def _detail(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A thumbnail without its smooth part, of length one: two clear skies should not look alike."""
-    small = cv2.resize(grey, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
-    rest = small - cv2.GaussianBlur(small, (0, 0), 4)
-    return rest / max(float(np.linalg.norm(rest)), 1e-6)
 
 
 def _mean(facts: Sequence[Facts]) -> float:

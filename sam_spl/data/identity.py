@@ -56,8 +56,8 @@ def identify(config: DatasetConfig, split: Split, sizes: Iterable[tuple[int, int
     if against:
         return Identity(
             mismatch=f"{split.root} does not look like {config.title}: {', '.join(against)}. Its results "
-            "would be listed under a wrong name. Give the folder of the named set as --data_path, or the name of "
-            "this set as --dataset"
+            "would be listed under a wrong name. Give the folder of the named set as --data_path, or the "
+            "name of this set as --dataset"
         )
     if not as_published:
         return Identity(

@@ -21,6 +21,48 @@ from sam_spl.resize import Mask
 Labels = dict[str, Callable[[tuple[int, int]], Mask]]  # image name -> its mask at a size (H, W)
 
 
+def read_labels(
+    images: Mapping[str, Path],
+    *,
+    masks: str | Path | None = None,
+    coco: str | Path | None = None,
+    labelme: str | Path | None = None,
+    unlabelled: str = "error",
+) -> tuple[Labels, list[str]]:
+    """The labels of images from one of three kinds of files, and the names of images without label.
+
+    Args:
+        images: name -> file. Files in the folder of masks are not images.
+        masks: folder of mask files.
+        coco: COCO file.
+        labelme: folder of LabelMe files.
+        unlabelled: what to do about images without label: ``error``, ``skip``, or ``empty`` for no target.
+
+    Raises:
+        InputError: labels cannot be read, or images have none and ``unlabelled`` is ``error``.
+    """
+    if masks is not None:
+        folder = Path(masks).expanduser()
+        images = {
+            name: path for name, path in images.items() if folder.resolve() not in path.resolve().parents
+        }
+        labels = labels_from_masks(images, folder)
+    elif coco is not None:
+        labels = labels_from_coco(images, Path(coco).expanduser())
+    else:
+        assert labelme is not None
+        labels = labels_from_labelme(images, Path(labelme).expanduser())
+    without = [name for name in images if name not in labels]
+    if without and unlabelled == "error":
+        raise InputError(
+            f"{len(without)} of {len(images)} images have no label, first {', '.join(without[:3])}. Label "
+            "them, skip them (--unlabelled skip), or take them as images without target (--unlabelled empty)."
+        )
+    if unlabelled == "empty":
+        labels |= {name: lambda size: np.zeros(size, bool) for name in without}
+    return labels, without
+
+
 def labels_from_masks(images: Mapping[str, Path], folder: Path) -> Labels:
     """Mask files named like their images, also with ``_pixels0``, ``_mask`` or ``_label`` added.
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import shift
 
-from sam_spl.data.check import check, perceptual_hash
+from sam_spl.data.check import check_split, examples, table
 from sam_spl.data.config import DatasetConfig
+from sam_spl.data.duplicates import perceptual_hash
 from sam_spl.data.layout import find_split
 from sam_spl.data.synthetic import SyntheticSource
 from tests.conftest import write_palette_png
@@ -31,7 +32,7 @@ def scenes(tmp_path: Path) -> Path:
 
 
 def _check(root: Path, **known) -> dict:
-    return check(
+    return check_split(
         find_split(root, skip_missing=True), DatasetConfig.named("custom", data_path=str(root), **known)
     )
 
@@ -45,7 +46,8 @@ def _write(root: Path, folder: str, index: int, content: np.ndarray) -> None:
 
 
 def test_a_sound_set_is_counted_and_nothing_is_wrong(scenes):
-    report = _check(scenes, published_splits=["8/4"])
+    report = {"dataset": "scenes"} | _check(scenes, published_splits=["8/4"])
+    assert "sizes           128x128 (12)\n" in table(report)
     images = np.stack([_image(scenes, index) for index in range(8)]) / 255
     assert report["images"] == {"train": 8, "val": 0, "test": 4}
     assert report["train_mean"] == pytest.approx(images.mean(), abs=1e-5)
@@ -171,6 +173,19 @@ def test_the_hash_ignores_brightness_and_contrast():
     assert 20 < (perceptual_hash(grey) != perceptual_hash(other)).sum() < 44  # as unlike as chance
 
 
+def test_the_picture_shows_findings_first_and_no_image_twice(scenes):
+    _copied(scenes)
+    _write(scenes, "masks", 9, cv2.imread(str(scenes / "masks" / "s01.png"), 0))
+    _inverted(scenes)
+    report = _check(scenes)
+    shown = examples(find_split(scenes), report, 5)
+    captions = {item.name: caption for item, caption in shown}
+    assert list(captions)[:2] == ["s01", "s09"]
+    assert captions["s01"] == "s01 (train)\ntarget too large"
+    assert captions["s09"] == "s09 (test)\nlooks like s01"
+    assert len(captions) == len(shown) == 5
+
+
 def test_lists_are_compared_with_the_published_ones(scenes):
     official = [entry["sha256"] for entry in _check(scenes)["fingerprints"].values()]
     assert _check(scenes, published_splits=["8/4"], official_lists=official)["wrong"] == []
@@ -184,7 +199,7 @@ def test_lists_are_compared_with_the_published_ones(scenes):
 
 
 def test_the_real_sirst_has_one_scene_on_both_sides_of_its_split(sirst):
-    report = check(find_split(sirst, "50_50"), DatasetConfig.named("sirst"))
+    report = check_split(find_split(sirst, "50_50"), DatasetConfig.named("sirst"))
     assert report["wrong"] == []
     assert report["near_duplicates"] == [["Misc_201", "Misc_204"]]
     assert (report["targets"], report["target_not_visible"]) == (533, [])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 
@@ -184,65 +183,9 @@ def test_images_are_split_to_the_count_and_one_sequence_cannot_be():
         split_names(names, {"test": 0.25}, by_sequence=True, seed=0)
 
 
-@pytest.fixture
-def images(tmp_path):
-    rng = np.random.default_rng(0)
-    (tmp_path / "in").mkdir()
-    for k in range(6):
-        cv2.imwrite(
-            str(tmp_path / "in" / f"run{k // 2}_{k}.bmp"), rng.integers(0, 255, (24, 32), dtype=np.uint8)
-        )
-    return tmp_path / "in"
-
-
-def _boxes(images) -> None:
-    (images.parent / "coco.json").write_text(
-        json.dumps(
-            {
-                "images": [{"id": k, "file_name": f"run{k // 2}_{k}.bmp"} for k in range(6)],
-                "annotations": [{"image_id": k, "bbox": [2 * k, 3, 3, 2]} for k in range(5)],
-            }
-        )
-    )
-
-
-def test_prepare_check_and_list_a_folder_of_boxes(command, images):
-    _boxes(images)
-    target = images.parent / "mine"
-    result = command(
-        "scripts/prepare_dataset.py",
-        images,
-        "--coco",
-        images.parent / "coco.json",
-        "-o",
-        target,
-        "--by",
-        "sequence",
-        "--test",
-        0.3,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "4 train, 2 test images, 1 of them without target" in result.stdout
-    test = (target / "test.txt").read_text().split()
-    assert len({name[:4] for name in test}) == 1  # one sequence
-    mask = cv2.imread(str(target / "masks" / "run1_3.png"), cv2.IMREAD_UNCHANGED)
-    assert (mask.dtype, mask.sum() // 255, mask[3, 6]) == (np.uint8, 6, 255)
-    assert (target / "images" / "run1_3.bmp").read_bytes() == (images / "run1_3.bmp").read_bytes()
-
-    again = command("scripts/prepare_dataset.py", images, "--coco", images.parent / "coco.json", "-o", target)
-    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
-    assert "is there already and not empty" in again.stderr
-
-    checked = command("scripts/check_dataset.py", target, "--output", images.parent / "checks")
-    assert checked.returncode == 0, checked.stderr + checked.stdout
-    report = json.loads((images.parent / "checks" / "mine.json").read_text())
-    assert (report["targets"], report["areas"]) == (5, [6] * 5)
-    assert (images.parent / "checks" / "mine.png").stat().st_size > 10000
-
-
-def test_coco_names_do_not_match_the_same_frame_of_another_folder(images):
-    files = {"a/1": images / "run0_0.bmp", "b/1": images / "run0_1.bmp", "c": images / "run1_2.bmp"}
-    file = images.parent / "coco.json"
+def test_coco_names_do_not_match_the_same_frame_of_another_folder(tmp_path):
+    files = {name: tmp_path / f"{name}.bmp" for name in ("a/1", "b/1", "c")}
+    file = tmp_path / "coco.json"
     file.write_text(
         json.dumps(
             {
@@ -256,21 +199,3 @@ def test_coco_names_do_not_match_the_same_frame_of_another_folder(images):
         file.write_text(json.dumps({"images": [{"id": 1, "file_name": unknown}], "annotations": []}))
         with pytest.raises(InputError, match=f"not there, first {unknown}"):
             labels_from_coco(files, file)
-
-
-def test_unlabelled_images_stop_it_and_nothing_is_left_behind(command, images):
-    _boxes(images)
-    cv2.imwrite(str(images / "extra_1.bmp"), np.zeros((24, 32), np.uint8))
-    target = images.parent / "mine"
-    words = ["scripts/prepare_dataset.py", images, "--coco", images.parent / "coco.json", "-o", target]
-    result = command(*words)
-    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert "1 of 7 images have no label, first extra_1" in result.stderr
-    assert command(*words, "--unlabelled", "empty").returncode == 0
-    assert len(list((target / "masks").iterdir())) == 7
-
-    (images / "run0_0.bmp").write_bytes(b"damaged")
-    words[-1] = images.parent / "other"
-    result = command(*words, "--unlabelled", "skip")
-    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert sorted(path.name for path in images.parent.iterdir()) == ["coco.json", "in", "mine"]

@@ -316,7 +316,7 @@ CUSTOM = ["--dataset", "custom", "--data_path", "{folder}", "--image_size", "32"
         (["--device", "cuda:77"], 1, "device: cuda:77 is not there"),
         (["--device", "cup"], 1, "no device"),
         (["--dataset", "SIRST", "--data_path", "{tmp}/absent"], 1, "no folder {tmp}/absent"),
-        (["--dataset", "SIRST", "--data_path", "{tmp}/empty"], 1, "no folder called SIRST"),
+        (["--dataset", "SIRST", "--data_path", "{tmp}/empty"], 1, "no folder named SIRST"),
         (["--resume", "{tmp}/absent"], 1, "resume: no file"),
         ([*CUSTOM, "trainer.selection=val"], 2, "no validation images"),
         ([*CUSTOM, "--weights", "{tmp}/absent.pt"], 1, "no file {tmp}/absent.pt"),

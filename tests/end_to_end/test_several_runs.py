@@ -63,7 +63,7 @@ def test_one_failing_run_leaves_the_others_alone(sets, tmp_path, capsys):
         run(commands.train, words)
     errors = capsys.readouterr().err
     assert end.value.code == 1
-    assert "no folder called IRSTD-1k" in errors
+    assert "no folder named IRSTD-1k" in errors
     assert errors.rstrip().endswith("error: 1 of 2 failed: irstd_1k")
     assert (tmp_path / "sirst" / "best.safetensors").is_file()
 
@@ -226,5 +226,5 @@ def test_an_absent_test_set_is_told_before_the_training(sets, tmp_path, capsys):
     ]
     with pytest.raises(SystemExit):
         run(commands.train, words)
-    assert "no folder called IRSTD-1k" in capsys.readouterr().err
+    assert "no folder named IRSTD-1k" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
