@@ -92,7 +92,7 @@ def build_model(network: str | type[nn.Module], **arguments: Any) -> nn.Module:
 
     Returns:
         The network, which remembers its name and all its arguments in ``model.built_from`` for
-        :func:`sam_spl.weights.formats.save_weights`.
+        :func:`sam_spl.weights.formats.save_weights`; those that its class names in ``only_at_start`` as None.
 
     Raises:
         ConfigError: unknown name or argument, or a value that the network does not take.
@@ -110,7 +110,9 @@ def build_model(network: str | type[nn.Module], **arguments: Any) -> nn.Module:
         raise ConfigError(
             f"model {name}: has no in_channels. Set it in the class to the channels of its input."
         )
-    model.built_from = {"model": name, "arguments": complete}
+    passed = getattr(cls, "only_at_start", ())
+    remembered = {key: None if key in passed else value for key, value in complete.items()}
+    model.built_from = {"model": name, "arguments": remembered}
     return model
 
 

@@ -1,0 +1,34 @@
+"""What every network of ``configs/model/`` keeps to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sam_spl.models.registry import build_model, model_names
+from sam_spl.weights.formats import save_weights
+from sam_spl.weights.loading import load_model
+
+
+@pytest.fixture(params=model_names())
+def model(request) -> torch.nn.Module:
+    if request.param == "smp":
+        pytest.importorskip("segmentation_models_pytorch")
+    torch.manual_seed(0)
+    return build_model(request.param)
+
+
+def test_it_trains_at_every_parameter_and_its_file_gives_the_same_logits(model, tmp_path):
+    image = torch.randn(1, model.in_channels, 64, 64)
+    logits = model.train()(image)
+    assert [tuple(x.shape) for x in logits] == [(1, 1, 64, 64)] * len(logits)
+    sum(x.square().mean() for x in logits).backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+    save_weights(tmp_path / "w.safetensors", model.state_dict(), model.built_from)
+    loaded, _ = load_model(tmp_path / "w.safetensors")
+    odd = torch.randn(1, model.in_channels, 33, 70)
+    with torch.no_grad():
+        for ours, theirs in zip(model.eval()(odd), loaded(odd), strict=True):
+            assert ours.shape == (1, 1, 33, 70)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
