@@ -9,6 +9,7 @@ from sam_spl import config as configuration
 from sam_spl.config import plain, read
 from sam_spl.data.config import RESIZE_RULES, CopyPasteConfig, DatasetConfig
 from sam_spl.data.known import dataset_named, network_input
+from sam_spl.data.transforms import AUGMENTATIONS
 from sam_spl.errors import ConfigError
 from sam_spl.resize import RULES
 from tests.conftest import ROOT
@@ -111,3 +112,20 @@ def test_reading_settings_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_page_on_data_names_every_set_with_its_counts_and_its_example_is_a_set(own_folder):
+    page = (ROOT / "docs" / "data.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for path in sorted((ROOT / "configs" / "dataset").glob("*.yaml")):
+        content = configuration.group_file("dataset", path.stem)
+        assert content["title"] in rows
+        row = rows[content["title"]].replace(" / - / ", "/").replace(" / ", "/")
+        assert all(counts in row for counts in content.get("published_splits", []))
+        assert all(sha in page for sha in content.get("official_lists", []))
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    (own_folder / "harbour.yaml").write_text(example)
+    config = DatasetConfig.named("My Harbour")
+    assert (config.name, config.mean, config.group) == ("harbour", [0.31], r"^(.+)_\d+$")
+    for name in AUGMENTATIONS:
+        assert name in rows
