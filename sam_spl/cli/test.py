@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
 from dataclasses import asdict
@@ -19,17 +18,17 @@ from sam_spl.data.catalog import DataSet, Part, groups_of, open_dataset
 from sam_spl.data.dataset import EvaluationSet
 from sam_spl.data.normalise import normalise_of
 from sam_spl.engine.evaluator import evaluate
-from sam_spl.files import write_text
 from sam_spl.metrics import protocols_named, scores
 from sam_spl.metrics.curves import levels, probabilities
 from sam_spl.predict.predictor import Predictor, load_network
 from sam_spl.report.figures import write_figures
 from sam_spl.report.page import Sample, write_report
 from sam_spl.report.render import overlay, write_png
+from sam_spl.results.files import write_result
 from sam_spl.results.predictions import write_prediction
 from sam_spl.results.rules import EMPTY
 from sam_spl.results.summary import summarise, versions, worst
-from sam_spl.results.text import per_image_csv, summary_text
+from sam_spl.results.text import summary_text
 from sam_spl.runtime import World
 from sam_spl.weights.formats import find_weights, sha256
 
@@ -144,8 +143,7 @@ def run(config: DictConfig, world: World) -> dict[str, Any] | None:
         write_figures(
             folder / "figures", report["details"], [sample(position) for position in order[: config.figures]]
         )
-    write_text(folder / "results.json", json.dumps(report, indent=1) + "\n")
-    write_text(folder / "images.csv", per_image_csv(report))
+    write_result(folder, report)
 
     print(summary_text(report, about))
     print(scores(counts, protocols[0], empty=EMPTY.get(config.empty)).line())

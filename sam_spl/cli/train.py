@@ -30,7 +30,7 @@ from sam_spl.engine.trainer import Trainer
 from sam_spl.errors import ConfigError
 from sam_spl.files import write_text
 from sam_spl.models.registry import ModelConfig, build
-from sam_spl.report.render import draw_curves
+from sam_spl.report.curves import draw_curves
 from sam_spl.runtime import World
 from sam_spl.weights.loading import load_weights
 from sam_spl.weights.sam2 import load_trunk

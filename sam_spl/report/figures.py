@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from sam_spl.files import atomic
 from sam_spl.metrics.curves import HALF, probabilities
@@ -30,29 +31,7 @@ def write_figures(folder: Path, details: Mapping[str, Any], samples: Sequence[Sa
         details: of a report, with curves.
         samples: images of the grid and the surfaces, a row each.
     """
-    # At threshold 0 nearly all is predicted, as one component that detects nothing: no point of a drawn
-    # curve.
-    target = {key: values[1:] for key, values in details["target_curve"].items()}
-    pixel = details["pixel_curve"]
-    areas = details["curves"]
-    figures = {
-        "roc": _curves(
-            ("targets", target["fa"], target["pd"], "Fa per pixel", "Pd", _legend("auc_target", areas)),
-            (
-                "pixels",
-                pixel["fpr"],
-                pixel["tpr"],
-                "false positive rate",
-                "recall",
-                _legend("auc_pixel", areas),
-            ),
-            log=True,
-        ),
-        "pr": _curves(
-            ("targets", target["pd"], target["precision"], "Pd", "precision", _legend("ap_target", areas)),
-            ("pixels", pixel["tpr"], pixel["precision"], "recall", "precision", _legend("ap_pixel", areas)),
-        ),
-    }
+    figures = curve_figures(details)
     if samples:
         figures |= {"grid": grid(samples), "surfaces": surfaces(samples)}
     written = []
@@ -63,6 +42,37 @@ def write_figures(folder: Path, details: Mapping[str, Any], samples: Sequence[Sa
                 figure.savefig(temporary, format=form, dpi=200)
             written.append(path)
     return written
+
+
+def curve_figures(details: Mapping[str, Any]) -> dict[str, Figure]:
+    """``roc`` and ``pr``, each of targets and of pixels.
+
+    Args:
+        details: of a report, with curves.
+    """
+    # At threshold 0 nearly all is predicted, as one component that detects nothing: no point of a drawn
+    # curve.
+    target = {key: values[1:] for key, values in details["target_curve"].items()}
+    pixel = details["pixel_curve"]
+    areas = details["curves"]
+    return {
+        "roc": _curves(
+            ("targets", target["fa"], target["pd"], "Fa per pixel", "Pd", _area("auc_target", areas)),
+            (
+                "pixels",
+                pixel["fpr"],
+                pixel["tpr"],
+                "false positive rate",
+                "recall",
+                _area("auc_pixel", areas),
+            ),
+            log=True,
+        ),
+        "pr": _curves(
+            ("targets", target["pd"], target["precision"], "Pd", "precision", _area("ap_target", areas)),
+            ("pixels", pixel["tpr"], pixel["precision"], "recall", "precision", _area("ap_pixel", areas)),
+        ),
+    }
 
 
 def grid(samples: Sequence[Sample]) -> Figure:
@@ -120,23 +130,20 @@ def surfaces(samples: Sequence[Sample]) -> Figure:
 
 
 def _curves(*panels: tuple[str, Sequence[Any], Sequence[Any], str, str, str], log: bool = False) -> Figure:
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    for axis, (title, xs, ys, x_label, y_label, legend) in zip(
-        figure.subplots(1, len(panels)), panels, strict=True
-    ):
-        points = [
-            (x, y)
-            for x, y in zip(xs, ys, strict=True)
-            if x is not None and y is not None and (x > 0 or not log)
-        ]
-        axis.plot(*(zip(*points, strict=True) if points else ([], [])), color="#0072b2", label=legend)
-        axis.set(title=title, xlabel=x_label, ylabel=y_label, ylim=(0, 1.02))
+    """A panel each: title, x, y (None where undefined), their labels, and a line below the title."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    columns = figure.subplots(1, len(panels))
+    for axis, (title, xs, ys, x_label, y_label, about) in zip(columns, panels, strict=True):
+        defined = [(x, y) for x, y in zip(xs, ys, strict=True) if x is not None and y is not None]
+        points = [(x, y) for x, y in defined if x > 0 or not log]
+        axis.plot(*(zip(*points, strict=True) if points else ([], [])), color="#0072b2")
+        axis.set(xlabel=x_label, ylabel=y_label, ylim=(0, 1.02))
+        axis.set_title(f"{title}\n{about}", fontsize=8)
         if log:
             axis.set_xscale("log")
         else:
             axis.set_xlim(0, 1.02)
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower right" if log else "lower left", fontsize=8)
     return figure
 
 
@@ -146,11 +153,8 @@ def _show(axis: Axes, panel: Any) -> None:
 
 
 def _box(axis: Axes, left: float, top: float, width: float, height: float, colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    axis.add_patch(
-        Rectangle((left - 3, top - 3), width + 5, height + 5, fill=False, edgecolor=colour, linewidth=0.9)
-    )
+    corner = (left - 3, top - 3)
+    axis.add_patch(Rectangle(corner, width + 5, height + 5, fill=False, edgecolor=colour, linewidth=0.9))
 
 
 def _inset(axis: Axes, panel: Any, box: Any, colour: str) -> None:
@@ -170,6 +174,6 @@ def _inset(axis: Axes, panel: Any, box: Any, colour: str) -> None:
         spine.set(color=colour, linewidth=1.2)
 
 
-def _legend(key: str, areas: Mapping[str, Any]) -> str:
+def _area(key: str, areas: Mapping[str, Any]) -> str:
     figure = FIGURES[key]
-    return f"{figure.title} {figure.full(areas[key])}\n({figure.note})"
+    return f"{figure.title} {figure.full(areas[key])}, {figure.note}"

@@ -1,8 +1,7 @@
-"""Pictures: predictions over images, and training curves."""
+"""Predictions over images as pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,15 @@ from sam_spl.resize import Image, Mask
 
 # RGB, told apart by colour-blind eyes too (Okabe and Ito).
 _HIT, _MISSED, _FALSE = (0, 158, 115), (230, 159, 0), (204, 60, 60)
+Colour = tuple[int, int, int]
+Boxes = list[tuple[NDArray[np.int32], Colour]]
+Caption = list[tuple[str, Colour | None]]
 _PANEL = 512  # the longer side of a panel, at least, in pixels
 _BAR = 28  # height of the caption
 
 
 def overlay(image: Image, mask: Mask, prob: NDArray[np.float32], threshold: float = 0.5) -> NDArray[np.uint8]:
-    """Image, mask and prediction side by side, every target boxed: detected, missed or false.
+    """Image, mask and prediction side by side, every target boxed: hit, missed or false.
 
     Args:
         image: uint8 or uint16, (H, W) or (H, W, 3).
@@ -41,10 +43,15 @@ def overlay(image: Image, mask: Mask, prob: NDArray[np.float32], threshold: floa
     ]
     zoom = max(1.0, _PANEL / max(mask.shape))
     detected = int((matched >= 0).sum())
+    counted = [
+        (f"{detected} hit", _HIT),
+        (f"{len(targets) - detected} missed", _MISSED),
+        (f"{len(false)} false", _FALSE),
+    ]
     panels = [
-        (stretch(image), "image"),
-        (_grey(mask), f"mask: {len(targets)} target{'' if len(targets) == 1 else 's'}"),
-        (_grey(prob), f"prediction: {detected} hit, {len(targets) - detected} missed, {len(false)} false"),
+        (stretch(image), [("image", None)]),
+        (_grey(mask), [(f"mask: {len(targets)} target{'' if len(targets) == 1 else 's'}", None)]),
+        (_grey(prob), [("prediction:", None), *counted]),
     ]
     return np.concatenate([_panel(content, caption, boxes, zoom) for content, caption in panels], axis=1)
 
@@ -54,30 +61,6 @@ def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
     data = cv2.imencode(".png", image[..., ::-1])[1]
     with atomic(path) as temporary:
         temporary.write_bytes(data.tobytes())
-
-
-def draw_curves(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
-    """Loss and, where there was validation, IoU and Pd over epochs, from the lines of ``metrics.jsonl``."""
-    from matplotlib.figure import Figure  # a second to import, once at the end
-
-    epochs = [row["epoch"] for row in rows]
-    scored = [row for row in rows if row.get("iou") is not None]
-    figure = Figure(figsize=(10, 4) if scored else (6, 4), layout="constrained")
-    axes = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
-    axes[0].plot(epochs, [row["loss"] for row in rows], color="#0072b2")
-    axes[0].set(xlabel="epoch", ylabel="training loss")
-    if scored:
-        for key, label, colour in (("iou", "IoU", "#0072b2"), ("pd", "Pd", "#d55e00")):
-            axes[1].plot(
-                [row["epoch"] for row in scored], [row[key] for row in scored], label=label, color=colour
-            )
-        axes[1].set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
-        axes[1].legend()
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
 
 
 def stretch(image: Image) -> NDArray[np.uint8]:
@@ -91,20 +74,36 @@ def _grey(content: NDArray[Any]) -> NDArray[np.uint8]:
     return (255 * content.astype(np.float32)).astype(np.uint8)
 
 
-def _panel(
-    content: NDArray[np.uint8],
-    caption: str,
-    boxes: list[tuple[NDArray[np.int32], tuple[int, int, int]]],
-    zoom: float,
-) -> NDArray[np.uint8]:
+def _margins(boxes: NDArray[np.int32]) -> NDArray[np.float64]:
+    """How far from its target each outline is, in pixels: up to 3, and outlines of neighbours do not meet."""
+    low, high = boxes[:, None, :2], boxes[:, None, :2] + boxes[:, None, 2:]
+    apart = np.maximum(low - high.transpose(1, 0, 2), low.transpose(1, 0, 2) - high).max(-1).astype(float)
+    np.fill_diagonal(apart, np.inf)
+    return np.clip((apart.min(1, initial=np.inf) - 1) / 2, 0, 3)
+
+
+def _panel(content: NDArray[np.uint8], caption: Caption, boxes: Boxes, zoom: float) -> NDArray[np.uint8]:
     size = (round(content.shape[1] * zoom), round(content.shape[0] * zoom))
     panel = cv2.cvtColor(cv2.resize(content, size, interpolation=cv2.INTER_NEAREST), cv2.COLOR_GRAY2RGB)
-    for (left, top, width, height), colour in boxes:
-        corner = (round((left - 3) * zoom), round((top - 3) * zoom))
-        opposite = (round((left + width + 3) * zoom), round((top + height + 3) * zoom))
+    corners = np.array([box for box, _ in boxes], np.int32).reshape(-1, 4)
+    for (left, top, width, height), margin, (_, colour) in zip(
+        corners, _margins(corners), boxes, strict=True
+    ):
+        corner = (round((left - margin) * zoom), round((top - margin) * zoom))
+        opposite = (round((left + width + margin) * zoom), round((top + height + margin) * zoom))
         cv2.rectangle(panel, corner, opposite, colour, 2, cv2.LINE_AA)
-    bar = np.full((_BAR, size[0], 3), 32, np.uint8)
-    cv2.putText(bar, caption, (8, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (235, 235, 235), 1, cv2.LINE_AA)
-    framed = np.concatenate([bar, panel])
+    framed = np.concatenate([_bar(caption, size[0]), panel])
     framed[:, -2:] = 32
     return framed
+
+
+def _bar(caption: Caption, width: int) -> NDArray[np.uint8]:
+    """Words on a dark bar; a square in front of those that a colour of boxes means."""
+    bar, x = np.full((_BAR, width, 3), 32, np.uint8), 8
+    for text, colour in caption:
+        if colour:
+            cv2.rectangle(bar, (x, 10), (x + 9, 19), colour, -1)
+            x += 14
+        cv2.putText(bar, text, (x, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (235, 235, 235), 1, cv2.LINE_AA)
+        x += cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] + 8
+    return bar

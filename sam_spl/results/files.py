@@ -1,15 +1,18 @@
-"""Reading result files, and whether what they say can be true."""
+"""Writing and reading result files, and whether what they say can be true."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sam_spl.errors import InputError
+from sam_spl.files import write_text
 from sam_spl.metrics.figures import MAIN, Columns, figures
 
 Report = dict[str, Any]  # content of a results.json
@@ -52,6 +55,16 @@ _AT_MOST = (
     ("labelled", "pixels"),
     ("detected", "targets"),
 )
+
+
+def write_result(folder: Path, report: Mapping[str, Any]) -> None:
+    """Write ``results.json``, and ``images.csv`` with the counts of each image under the first protocol."""
+    rows, stream = report["images"], io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "results.json", json.dumps(report, indent=1) + "\n")
+    write_text(folder / "images.csv", stream.getvalue())
 
 
 def find_results(paths: Iterable[str | Path]) -> list[Report]:

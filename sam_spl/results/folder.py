@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sam_spl.errors import InputError
 from sam_spl.files import lock
 
 #: What a test writes into its folder.
@@ -60,18 +61,31 @@ def test_folder(weights: Path, dataset: str, lists: str, split: str, image_size:
 def begin_test(folder: Path) -> Iterator[None]:
     """Hold a test's folder for this process, without what an earlier test left there.
 
-    Files that no test writes stay.
+    Files that no test writes stay. Of a test that fails nothing stays.
 
     Raises:
-        InputError: another process is writing there, or the folder cannot be written.
+        InputError: another process is writing there, the folder cannot be written, or it holds something of a
+            name that a test writes, but no result.
     """
+    interrupted = (folder / ".lock").exists()  # by a power cut, say
     with lock(folder):
-        for path in (folder / name for name in WRITTEN):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        yield
+        held = [name for name in WRITTEN if (folder / name).exists()]
+        if held and "results.json" not in held and not interrupted:
+            raise InputError(f"{folder} holds {held[0]}, but no result. Choose another folder, or move it.")
+        _remove(folder)
+        try:
+            yield
+        except BaseException:
+            _remove(folder)
+            raise
+
+
+def _remove(folder: Path) -> None:
+    for path in (folder / name for name in WRITTEN):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _safe(part: str) -> str:

@@ -122,7 +122,8 @@ def _array(path: Path) -> NDArray[Any]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:120]}.") from error
-    values = np.squeeze(values)
+    while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):  # of a batch, of channels
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "buif":
         raise InputError(
             f"{path} holds {values.dtype} of shape {values.shape}; a map (height, width) of numbers is "

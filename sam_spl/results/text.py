@@ -1,9 +1,7 @@
-"""One result as text: what a test prints, and its images as CSV."""
+"""One result as text: what a test prints."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,16 +71,6 @@ def summary_text(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = (
     if len(report["protocols"]) > 1:
         lines += ["", *_side_by_side(report["protocols"])]
     return "\n".join(lines)
-
-
-def per_image_csv(report: Mapping[str, Any]) -> str:
-    """``images.csv``: the counts of each image under the first protocol, and its share of nIoU."""
-    rows = report["images"]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def _side_by_side(protocols: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 from collections.abc import Sequence
 
@@ -29,7 +31,7 @@ def _scenes(images: int) -> list[np.ndarray]:
     ]
 
 
-def _result(
+def result(
     run: str, seed: int, noise: float, *, protocols: Sequence[str] = ("native",), images=9, side=SIDE, **more
 ):
     """What testing writes of a network that is wrong in a share ``noise`` of pixels."""
@@ -59,7 +61,7 @@ def _result(
 def test_the_paired_test_measures_the_difference_of_the_table(name):
     """Under every protocol, correctly empty images and relative thresholds too."""
     reports = [
-        _result(run, k, noise, protocols=[name]) for k, (run, noise) in enumerate((("a", 0.002), ("b", 0.02)))
+        result(run, k, noise, protocols=[name]) for k, (run, noise) in enumerate((("a", 0.002), ("b", 0.02)))
     ]
     text = paired([reports[0]], [reports[1]], resamples=50)
     lines = {line.split()[0]: float(line.split()[2]) for line in text.splitlines() if "p =" in line}
@@ -79,11 +81,11 @@ def test_the_paired_test_measures_the_difference_of_the_table(name):
 
 
 def test_results_say_the_size_and_the_content_of_masks():
-    rows = _result("a", 0, 0.01)["images"]
+    rows = result("a", 0, 0.01)["images"]
     assert {(row["height"], row["width"]) for row in rows} == {(SIDE, SIDE)}
     contents = {mask.tobytes() for mask in _scenes(9)}
     assert len({row["mask"] for row in rows}) == len(contents) > 3
-    assert [row["mask"] for row in _result("b", 1, 0.1)["images"]] == [row["mask"] for row in rows]
+    assert [row["mask"] for row in result("b", 1, 0.1)["images"]] == [row["mask"] for row in rows]
 
 
 def _other_names(report):
@@ -119,7 +121,7 @@ def _earlier(report):
     ],
 )
 def test_a_paired_comparison_of_unlike_results_is_refused(change, message):
-    a, b = _result("a", 0, 0.01), _result("b", 1, 0.02)
+    a, b = result("a", 0, 0.01), result("b", 1, 0.02)
     assert "IoU" in paired([a], [b], resamples=100)
     changed = copy.deepcopy(b)
     change(changed)
@@ -128,16 +130,14 @@ def test_a_paired_comparison_of_unlike_results_is_refused(change, message):
 
 
 def test_other_rules_are_refused():
-    a = _result("a", 0, 0.01)
+    a = result("a", 0, 0.01)
     with pytest.raises(InputError, match=r"different rules \(empty: .*has nIoU 1; .*has nIoU 0\)"):
-        paired([a], [_result("b", 1, 0.02, empty="zero")])
-    assert "IoU" in paired(
-        [a], [_result("b", 1, 0.02, empty="one")], resamples=100
-    )  # what native does anyway
+        paired([a], [result("b", 1, 0.02, empty="zero")])
+    assert "IoU" in paired([a], [result("b", 1, 0.02, empty="one")], resamples=100)  # what native does anyway
     with pytest.raises(InputError, match=r"b was not scored under native. Test it with protocols=\[native\]"):
-        paired([a], [_result("b", 1, 0.02, protocols=["mshnet"])])
+        paired([a], [result("b", 1, 0.02, protocols=["mshnet"])])
     small, large = (
-        _result(name, 1, 0.02, protocols=["sam_spl"], side=side) for name, side in (("a", 32), ("b", 64))
+        result(name, 1, 0.02, protocols=["sam_spl"], side=side) for name, side in (("a", 32), ("b", 64))
     )
     with pytest.raises(InputError, match="differ in the resolution that masks are scored at"):
         paired([small], [large])
@@ -145,8 +145,8 @@ def test_other_rules_are_refused():
 
 def test_runs_that_differ_in_their_seed_are_one_method():
     """Three seeds against two: sides are found by settings, or named; the difference is that of means."""
-    a = [_result(f"a-{seed}", seed, 0.01) for seed in (1, 2, 3)]
-    b = [_result(f"b-{seed}", seed, 0.03) for seed in (4, 5)]
+    a = [result(f"a-{seed}", seed, 0.01) for seed in (1, 2, 3)]
+    b = [result(f"b-{seed}", seed, 0.03) for seed in (4, 5)]
     assert two_sides([a[0], b[0], a[1], b[1], a[2]]) == (a, b)
     text = paired(a, b, resamples=1000)
     assert text == paired(*two_sides([*a, *b]), resamples=1000)
@@ -159,7 +159,7 @@ def test_runs_that_differ_in_their_seed_are_one_method():
     fa = next(line for line in text.splitlines() if line.startswith("Fa"))
     assert fa.split()[-2:] == ["1.00", "-"]  # fewer false alarms are better
     with pytest.raises(ConfigError, match="5 results of 3 settings; it takes two results, or runs of two"):
-        two_sides([*a, b[0], _result("c", 6, 0.1)])
+        two_sides([*a, b[0], result("c", 6, 0.1)])
     with pytest.raises(ConfigError, match="a-1, b-4 are of 2 settings"):
         paired([a[0], b[0]], [b[1]])
     with pytest.raises(ConfigError, match="a-1 is on both sides"):
@@ -170,10 +170,10 @@ def test_runs_that_differ_in_their_seed_are_one_method():
 
 
 def test_runs_that_agree_by_chance_tell_no_number_of_runs():
-    one = _result("a-1", 1, 0.01)
+    one = result("a-1", 1, 0.01)
     two = copy.deepcopy(one)
     two["weights"] |= {"file": "/x/a-2/best.pt", "sha256": "a-2"}
-    text = paired([one, two], [_result("b-3", 3, 0.03)], resamples=1000)
+    text = paired([one, two], [result("b-3", 3, 0.03)], resamples=1000)
     rows = [line for line in text.splitlines() if "%" in line.split()[1:2]]
     assert len(rows) == 4
     assert {row.split()[-1] for row in rows} == {"-"}
@@ -181,16 +181,16 @@ def test_runs_that_agree_by_chance_tell_no_number_of_runs():
 
 def test_sides_that_were_run_in_different_ways_say_so():
     """At one resolution of masks, each method may have its own input size and precision."""
-    a, b = _result("a", 0, 0.01), _result("b", 1, 0.02)
+    a, b = result("a", 0, 0.01), result("b", 1, 0.02)
     assert "differ" not in paired([a], [b], resamples=100)
     line = "the sides differ in input (32 against 512) and precision (float32 against bfloat16)"
     other = copy.deepcopy(b) | {"image_size": 512, "precision": "bfloat16"}
     assert paired([a], [other], resamples=100).startswith(line)
-    del b["precision"]  # as of predictions that scripts/score.py scored
+    del b["precision"]  # as of saved predictions
     assert paired([a], [b], resamples=100).startswith(
         "the sides differ in precision (float32 against not stated):"
     )
-    runs = [_result(f"a-{seed}", seed, 0.01) for seed in (1, 2)]
+    runs = [result(f"a-{seed}", seed, 0.01) for seed in (1, 2)]
     assert paired(runs, [other], resamples=1000).startswith(line)
 
 
@@ -250,7 +250,7 @@ _GONE = object()
     ],
 )
 def test_a_result_file_that_was_changed_is_refused_with_file_and_key(key, value, message, tmp_path):
-    report = _result("a", 0, 0.01, protocols=["native", "mshnet"])
+    report = result("a", 0, 0.01, protocols=["native", "mshnet"])
     assert json.dumps(find_results([_write(tmp_path, report)])[0]) == json.dumps(report)
     *path, last = (int(part) if part.isdigit() else part for part in key.split("."))
     at = report
@@ -268,34 +268,34 @@ def test_a_result_file_that_was_changed_is_refused_with_file_and_key(key, value,
 def test_what_testing_writes_under_any_protocol_is_accepted(empty, tmp_path):
     """Also correctly empty images, nIoU not reported, images that a relative threshold leaves out."""
     for noise in (0.0, 0.02):
-        report = _result("a", 0, noise, protocols=list(PROTOCOLS), empty=empty)
+        report = result("a", 0, noise, protocols=list(PROTOCOLS), empty=empty)
         assert [row["name"] for row in find_results([_write(tmp_path, report)])[0]["images"]][:1] == ["im_0"]
 
 
 def test_files_of_earlier_versions_are_still_shown(tmp_path):
     """They say less of each image, and nothing of images under further protocols."""
-    report = _result("a", 0, 0.01, protocols=["native", "mshnet"])
+    report = result("a", 0, 0.01, protocols=["native", "mshnet"])
     report["images"] = [{"name": row["name"]} for row in report["images"]]
     del report["protocols"]["mshnet"]["images"]
     (read,) = find_results([_write(tmp_path, report)])
     assert "mshnet" in table([read])
     with pytest.raises(InputError, match="Test it again"):
-        paired([read], [_result("b", 1, 0.01)])
+        paired([read], [result("b", 1, 0.01)])
 
 
 def test_a_mean_of_runs_has_an_interval_over_runs_and_images():
-    runs = [_result(f"a-{seed}", seed, noise) for seed, noise in ((1, 0.01), (2, 0.02), (3, 0.03))]
+    runs = [result(f"a-{seed}", seed, noise) for seed, noise in ((1, 0.01), (2, 0.02), (3, 0.03))]
     mean = next(line for line in table(runs).splitlines() if "mean of 3" in line)
     value = np.mean([100 * run["scores"]["iou"] for run in runs])
     bounds = [float(word.strip("[],")) for word in mean.split()[6:9]]
     assert bounds[0] == pytest.approx(value, abs=0.006)
     assert bounds[1] < value < bounds[2]
     assert "in brackets: 95 % intervals over runs and images" in table(runs).splitlines()[0]
-    assert "mean of" not in table([*runs[:1], _result("b-1", 4, 0.01)])
+    assert "mean of" not in table([*runs[:1], result("b-1", 4, 0.01)])
 
 
 def test_a_run_given_twice_counts_once():
-    runs = [_result(f"a-{seed}", seed, 0.02) for seed in (1, 2)]
+    runs = [result(f"a-{seed}", seed, 0.02) for seed in (1, 2)]
     twice = copy.deepcopy(runs[0])
     twice["weights"] |= {"file": "/copy/of/it/last.pt"}
     again = copy.deepcopy(runs[1])
@@ -326,7 +326,7 @@ def test_a_run_given_twice_counts_once():
     ],
 )
 def test_rows_show_what_differs_in_how_they_were_made(change, column, values):
-    a, b = _result("a", 0, 0.01), _result("b", 1, 0.02)
+    a, b = result("a", 0, 0.01), result("b", 1, 0.02)
     common = table([a, b]).splitlines()[0]
     assert f"{column} {values[0]}" in common
     change(b)
@@ -338,20 +338,28 @@ def test_rows_show_what_differs_in_how_they_were_made(change, column, values):
     assert f"{column} {values[0]}" not in text.splitlines()[0]
 
 
-def test_the_command_compares_sides_and_says_what_it_counts_once(command, tmp_path):
-    for name, seed, noise in (("a-1", 1, 0.01), ("a-2", 2, 0.01), ("b-1", 3, 0.04), ("b-2", 4, 0.04)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_text(json.dumps(_result(name, seed, noise)))
-    (tmp_path / "twice").mkdir()
-    (tmp_path / "twice" / "results.json").write_text((tmp_path / "a-1" / "results.json").read_text())
-    result = command("scripts/compare.py", tmp_path, "--paired")
-    assert result.returncode == 0, result.stderr
-    assert result.stderr.strip() == "counted once: /x/a-1/best.pt repeats /x/a-1/best.pt on SIRST"
-    assert "P(A better)" in result.stdout
-    sides = [tmp_path / "a-1", tmp_path / "a-2", "--against", tmp_path / "b-1", tmp_path / "b-2"]
-    named = command("scripts/compare.py", *sides)
-    assert named.stdout == result.stdout
-    three = command("scripts/compare.py", *(tmp_path / name for name in ("a-1", "a-2", "twice")), "--paired")
-    assert "these two weights only" in three.stdout  # two different ones are left
-    one = command("scripts/compare.py", tmp_path / "a-1", "--paired")
-    assert (one.returncode, one.stderr.count("\n")) == (2, 1)
+@pytest.mark.parametrize("form", ["text", "markdown", "latex"])
+def test_rows_of_one_protocol_stand_together_under_its_name(form):
+    """Two runs of one setting under two protocols: each section ends with the mean of its own rows."""
+    runs = [result(f"a-{seed}", seed, 0.02, protocols=["native", "mshnet"]) for seed in (1, 2)]
+    lines = table(runs, form).splitlines()
+    native, mshnet = (next(k for k, line in enumerate(lines) if f"protocol {name}" in line) for name in
+                      ("native", "mshnet"))  # fmt: skip
+    sections = lines[native:mshnet], lines[mshnet:]
+    for name, section in zip(("native", "mshnet"), sections, strict=True):
+        for run in runs:
+            iou = f"{100 * run['protocols'][name]['scores']['iou']:.2f}"
+            assert any(iou in line for line in section)
+        assert sum("mean of 2" in line for line in section) == 1
+    assert "protocol" not in lines[native - 1]
+    alone = table([result("a-1", 1, 0.02)], form)
+    assert "protocol native" in alone.splitlines()[0]
+
+
+def test_as_csv_each_row_says_its_protocol_and_all_digits():
+    run = result("a-1", 1, 0.02, protocols=["native", "mshnet"])
+    rows = list(csv.DictReader(io.StringIO(table([run], "csv"))))
+    assert [row["protocol"] for row in rows] == ["native", "mshnet"]
+    assert [float(row["iou"]) for row in rows] == [
+        run["protocols"][name]["scores"]["iou"] for name in ("native", "mshnet")
+    ]

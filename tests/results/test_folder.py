@@ -56,11 +56,30 @@ def test_a_test_begins_without_what_an_earlier_one_left(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "results.json"}
 
 
+def test_of_a_test_that_fails_nothing_stays(tmp_path):
+    with pytest.raises(KeyError), begin_test(tmp_path / "out"):
+        (tmp_path / "out" / "predictions").mkdir()
+        raise KeyError
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_no_test_wrote_is_not_removed(tmp_path):
+    (tmp_path / "predictions").mkdir()
+    message = r"holds predictions, but no result\. Choose another folder"
+    with pytest.raises(InputError, match=message), begin_test(tmp_path):
+        pass
+    assert (tmp_path / "predictions").is_dir()
+    (tmp_path / ".lock").write_text("")  # of a test that was killed
+    with begin_test(tmp_path):
+        assert not (tmp_path / "predictions").exists()
+
+
 def test_what_a_link_points_to_is_kept(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.npy").write_text("")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions").symlink_to(tmp_path / "mine")
+    (tmp_path / "out" / "results.json").write_text("{}")
     with begin_test(tmp_path / "out"):
         pass
     assert (tmp_path / "mine" / "a.npy").exists()

@@ -1,0 +1,118 @@
+"""Scores of saved predictions, of whatever method: no network is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from sam_spl.data.layout import read_list
+from sam_spl.data.pairing import Files, files_below
+from sam_spl.data.reading import read_mask
+from sam_spl.errors import InputError
+from sam_spl.metrics import Counter, DatasetCounts, Protocol
+from sam_spl.resize import resize_logits
+from sam_spl.results.predictions import Prob, find_predictions, full_scale, read_prediction
+
+
+def pair_files(
+    predictions: Path, masks: Path, list_file: Path | None = None
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Predictions and masks by the name of their image, of all masks or of those that a list names.
+
+    Args:
+        predictions: folder.
+        masks: folder.
+        list_file: names of images, one a line.
+
+    Raises:
+        InputError: a folder or the list is absent or empty, or an image lacks its prediction or its mask.
+    """
+    found = find_predictions(predictions)
+    stored = files_below(masks) if masks.is_dir() else {}
+    if not stored:
+        raise InputError(f"--masks: {masks} is no folder of masks, or holds none.")
+    files = Files.of(found, stored)
+    if list_file is not None:
+        if not list_file.is_file():
+            raise InputError(f"--list: no file {list_file}.")
+        listed = {line: files.image_name(line) for line in read_list(list_file)}
+        if absent := [line for line, name in listed.items() if name is None]:
+            raise InputError(
+                f"{predictions} lacks {len(absent)} of the {len(listed)} predictions that {list_file} names, "
+                f"first {', '.join(absent[:3])}."
+            )
+        found = {str(name): found[str(name)] for name in listed.values()}
+    paired = {name: files.mask(name) for name in found}
+    if without := [name for name, mask in paired.items() if mask is None]:
+        raise InputError(
+            f"{len(without)} of {len(found)} predictions have no mask in {masks}, first "
+            f"{', '.join(without[:3])}. Name predictions and masks like the images; masks also with "
+            "_pixels0, _mask or _label added."
+        )
+    if list_file is None and len(stored) != len(found):
+        used = set(paired.values())
+        unused = [name for name, path in stored.items() if path not in used]
+        raise InputError(
+            f"{len(unused)} of {len(stored)} masks have no prediction, first {', '.join(unused[:3])}. "
+            "Predict them, or name the images to score with --list FILE."
+        )
+    return found, paired  # type: ignore[return-value]
+
+
+def at_input_size(protocols: Sequence[Protocol], side: int) -> list[Protocol]:
+    """The protocols with the size of the network's input, which saved predictions do not tell."""
+    return [
+        replace(protocol, resolution=str(side)) if protocol.resolution == "input" else protocol
+        for protocol in protocols
+    ]
+
+
+def count_files(
+    predictions: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    protocols: Sequence[Protocol],
+    *,
+    scale: float | None = None,
+    logits: bool = False,
+    resize: bool = False,
+) -> DatasetCounts:
+    """The counts of every image, as testing counts them.
+
+    Args:
+        predictions: by the name of their image, from :func:`pair_files`.
+        masks: likewise.
+        protocols: from :func:`at_input_size`.
+        scale: as :func:`~sam_spl.results.predictions.read_prediction`; None: found from all files.
+        logits: likewise.
+        resize: interpolate predictions of another size than their mask.
+
+    Raises:
+        InputError: a file cannot be read, holds no probabilities, or has another size than its mask.
+    """
+    scale = full_scale(predictions.values()) if scale is None else scale
+    counter, rows = Counter(protocols, detailed=True), []
+    for index, (name, path) in enumerate(tqdm(predictions.items(), desc="scoring", unit="img", disable=None)):
+        prob, mask = read_prediction(path, scale=scale, logits=logits), read_mask(masks[name])
+        if prob.shape != mask.shape and not resize:
+            raise InputError(
+                f"{path} is {prob.shape[1]}x{prob.shape[0]}, its mask {masks[name]} "
+                f"{mask.shape[1]}x{mask.shape[0]} (width x height). Predict at the mask's size, or say --resize."
+            )
+        prob = _at(prob, mask.shape)
+        maps = {r: _at(prob, mask.shape if r == "own" else (int(r), int(r))) for r in counter.resolutions}
+        rows.append(counter.row(index, maps, mask))
+    return counter.unpack(np.array(rows))
+
+
+def _at(prob: Prob, size: tuple[int, ...]) -> Prob:
+    """A map at another size (H, W), interpolated as logits, as testing does."""
+    if prob.shape == size:
+        return prob
+    within = np.clip(prob.astype(np.float64), 1e-7, 1 - 1e-7)
+    logits = torch.from_numpy(np.log(within / (1 - within)))[None]
+    return resize_logits(logits, (size[0], size[1]))[0].sigmoid().numpy()

@@ -1,0 +1,42 @@
+"""The command that compares results: sides, and what counts once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sam_spl.cli.compare import CompareConfig, compare
+from sam_spl.errors import ConfigError, InputError
+from tests.results.test_compare import result
+
+
+def _compare(*runs, **more) -> None:
+    compare(CompareConfig(runs=[str(run) for run in runs], **more))
+
+
+def test_sides_are_found_or_named_and_a_result_counts_once(tmp_path, capsys):
+    for name, seed, noise in (("a-1", 1, 0.01), ("a-2", 2, 0.01), ("b-1", 3, 0.04), ("b-2", 4, 0.04)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(result(name, seed, noise)))
+    (tmp_path / "twice").mkdir()
+    (tmp_path / "twice" / "results.json").write_text((tmp_path / "a-1" / "results.json").read_text())
+    a, b = ([tmp_path / f"{name}-1", tmp_path / f"{name}-2"] for name in "ab")
+
+    _compare(tmp_path, paired=True)
+    found = capsys.readouterr()
+    assert found.err.strip() == "counted once: /x/a-1/best.pt repeats /x/a-1/best.pt on SIRST"
+    assert "P(A better)" in found.out
+    _compare(*a, against=[str(run) for run in b])
+    assert capsys.readouterr().out == found.out
+    _compare(*a, tmp_path / "twice", paired=True)  # two different ones are left
+    assert "these two weights only" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="1 results of 1 settings; it takes two"):
+        _compare(a[0], paired=True)
+
+
+def test_what_is_not_there_and_unknown_forms_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no results\.json there\. Test first: sam-spl test --dataset"):
+        _compare(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="format: html is not valid, choose of text, markdown, latex, csv"):
+        CompareConfig(runs=["a"], format="html")

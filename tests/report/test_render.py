@@ -1,0 +1,100 @@
+"""Overlays: what is boxed in which colour, where, and what the caption counts."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from sam_spl.report.render import _FALSE, _HIT, _MISSED, _margins, overlay, stretch, write_png
+
+SIDE, ZOOM, BAR = 64, 8, 28
+
+
+def _scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A target that is hit at (10, 10), one that is missed at (30, 40), a false alarm at (50, 10); x, y."""
+    image, mask = np.full((SIDE, SIDE), 20, np.uint8), np.zeros((SIDE, SIDE), bool)
+    mask[10:13, 10:13] = mask[40:42, 30:32] = True
+    prob = np.where(mask, 0.9, 0.1).astype(np.float32)
+    prob[40:42, 30:32], prob[10:12, 50:52] = 0.5, 0.6
+    return np.where(mask, 200, image).astype(np.uint8), mask, prob
+
+
+def _at(panel: int, x: float, y: float) -> tuple[slice, slice]:
+    """A few pixels around a place of the image in a panel."""
+    row, column = round(BAR + ZOOM * y), round(SIDE * ZOOM * panel + ZOOM * x)
+    return slice(row - 1, row + 2), slice(column - 1, column + 2)
+
+
+def _has(picture: np.ndarray, place: tuple[slice, slice], colour: tuple[int, int, int]) -> bool:
+    return bool((np.abs(picture[place].astype(int) - colour).sum(-1) < 30).any())
+
+
+@pytest.mark.parametrize("panel", [0, 1, 2])
+def test_boxes_lie_3_pixels_around_what_they_mean(panel):
+    picture = overlay(*_scene())
+    assert picture.shape == (BAR + SIDE * ZOOM, 3 * SIDE * ZOOM, 3)
+    for left, top, width, height, colour in (
+        (10, 10, 3, 3, _HIT), (30, 40, 2, 2, _MISSED), (50, 10, 2, 2, _FALSE),
+    ):  # fmt: skip
+        x, y = left + width / 2, top + height / 2
+        for place in ((left - 3, y), (left + width + 3, y), (x, top - 3), (x, top + height + 3)):
+            assert _has(picture, _at(panel, *place), colour), place
+        assert not _has(picture, _at(panel, left - 1.5, y), colour)
+
+
+def test_panels_show_image_mask_and_probability():
+    image, mask, prob = _scene()
+    picture = overlay(image, mask, prob)
+    for panel, of_hit, of_missed in ((0, 255, 255), (1, 255, 255), (2, 229, 127)):
+        assert picture[_at(panel, 11.5, 11.5)].ravel().tolist() == [of_hit] * 27
+        assert picture[_at(panel, 31, 41)].ravel().tolist() == [of_missed] * 27
+
+
+def test_the_caption_of_the_prediction_is_a_legend():
+    bar = overlay(*_scene())[:BAR]
+    for panel, there in ((0, False), (1, False), (2, True)):
+        part = bar[:, SIDE * ZOOM * panel : SIDE * ZOOM * (panel + 1)]
+        for colour in (_HIT, _MISSED, _FALSE):
+            assert ((part == colour).all(-1).sum() >= 81) == there
+
+
+def test_a_large_image_is_not_enlarged_and_16_bits_are_shown():
+    image, mask = np.full((600, 700), 5000, np.uint16), np.zeros((600, 700), bool)
+    image[:, 350:] = 9000
+    picture = overlay(image, mask, np.zeros((600, 700), np.float32))
+    assert picture.shape == (628, 2100, 3)
+    assert (picture[300, 100, 0], picture[300, 600, 0]) == (0, 255)
+
+
+def test_outlines_of_neighbours_do_not_meet():
+    boxes = np.array(
+        [[10, 10, 3, 3], [15, 10, 3, 3], [40, 40, 2, 2], [19, 10, 3, 3], [42, 43, 2, 2]], np.int32
+    )
+    assert _margins(boxes).tolist() == [0.5, 0, 0, 0, 0]  # gaps of 2, 1 and, diagonally, 1
+    assert _margins(boxes[:1]).tolist() == _margins(boxes[[0, 2]])[:1].tolist() == [3]
+    assert _margins(boxes[:0]).shape == (0,)
+    margins = _margins(boxes)
+    for k, (left, top, width, height) in enumerate(boxes):
+        for other, (left_2, top_2, width_2, height_2) in enumerate(boxes[:k]):
+            reach = margins[k] + margins[other]
+            gap = max(
+                left - left_2 - width_2, left_2 - left - width, top - top_2 - height_2, top_2 - top - height
+            )
+            assert gap - reach >= 1
+
+
+def test_grey_is_stretched_between_percentiles():
+    ramp = np.linspace(100, 1100, 1000).reshape(20, 50)
+    shown = stretch(ramp.astype(np.uint16))
+    assert (shown.dtype, shown.min(), shown.max()) == (np.uint8, 0, 255)
+    assert shown[10, 0] == pytest.approx(127, abs=2)
+    assert stretch(np.full((9, 9), 7, np.uint8)).max() == 0
+    assert stretch(np.dstack([np.full((9, 9), 7, np.uint8)] * 3)).shape == (9, 9)
+
+
+def test_a_written_picture_is_read_as_rgb(tmp_path):
+    picture = np.zeros((4, 5, 3), np.uint8)
+    picture[..., 0] = 200
+    write_png(tmp_path / "a.png", picture)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture)
