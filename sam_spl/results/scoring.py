@@ -101,7 +101,7 @@ def count_files(
         if prob.shape != mask.shape and not resize:
             raise InputError(
                 f"{path} is {prob.shape[1]}x{prob.shape[0]}, its mask {masks[name]} "
-                f"{mask.shape[1]}x{mask.shape[0]} (width x height). Predict at the mask's size, or say --resize."
+                f"{mask.shape[1]}x{mask.shape[0]} (width x height). Predict at that size, or say --resize."
             )
         prob = _at(prob, mask.shape)
         maps = {r: _at(prob, mask.shape if r == "own" else (int(r), int(r))) for r in counter.resolutions}
