@@ -1,20 +1,16 @@
-"""Where the images, masks and split lists of a data set are on disk, in all known layouts."""
+"""From the folder of a data set, in any known layout, to its images with their masks by role."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sam_spl.data.pairing import IMAGE_SUFFIXES, Files, has_images
-from sam_spl.errors import InputError, nearest, plain
-
-_LIST = re.compile(r"(trainval|train|val|valid|validation|test)(?:[_\- ](.*))?", re.IGNORECASE)
-_VAL = ("val", "valid", "validation")  # names of lists and folders of validation images
-_HELD_OUT = 0.2  # of a folder without lists, for testing
+from sam_spl.data.lists import VAL_NAMES, choose_lists, find_lists, read_list, split_by_hash
+from sam_spl.data.pairing import Files, has_images
+from sam_spl.errors import InputError, plain
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ def find_split(
     train_part = parts.get("trainval") or parts.get("train")
     if train_part and "test" in parts:
         folders = {"train": train_part, "test": parts["test"]}
-        val_part = next((parts[name] for name in _VAL if name in parts), None)
+        val_part = next((parts[name] for name in VAL_NAMES if name in parts), None)
         if val_part and train_part.name.lower() == "train":
             folders["val"] = val_part
         inside = {role: Files.below(folder) for role, folder in folders.items()}
@@ -136,9 +132,9 @@ def find_split(
 
     files = Files.below(root)
     found = find_lists(root)
-    name = _choose(root, lists, default_lists, found, files)
+    name = choose_lists(root, lists, default_lists, found, files)
     if name is None:
-        by_hash = {role: _Part(files, names, root) for role, names in _by_hash(files.images).items()}
+        by_hash = {role: _Part(files, names, root) for role, names in split_by_hash(files.images).items()}
         return replace(_split(root, "none", by_hash, skip_missing, odd_masks), listed=False)
     paths = dict(found[name])
     whole = paths.pop("trainval", None)
@@ -150,53 +146,10 @@ def find_split(
     for part in listed.values():
         if not part.names:
             raise InputError(
-                f"dataset: the list {part.origin} is empty. Restore it, or choose other lists with "
-                "dataset.lists=."
+                f"dataset: the list {part.origin} is empty. Restore it, or choose other lists: "
+                "dataset.lists=NAME"
             )
     return _split(root, name, listed, skip_missing, odd_masks)
-
-
-def find_lists(root: Path) -> dict[str, dict[str, Path]]:
-    """Name -> role -> file, for every training list that has its test list beside it.
-
-    A split is named after its folder. Where one folder holds several, the ending of the file is added:
-    ``splits/full`` for ``splits/train_full.txt``.
-    """
-    by_ending: dict[Path, dict[str, dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
-    for path in sorted([*root.glob("*.txt"), *root.glob("*/*.txt")]):
-        if match := _LIST.fullmatch(path.stem):
-            role = match[1].lower()
-            by_ending[path.parent][match[2] or ""]["val" if role in _VAL else role] = path
-    found = {}
-    for folder, endings in by_ending.items():
-        whole = {ending: roles for ending, roles in endings.items() if "test" in roles and len(roles) > 1}
-        if not whole:  # trainval.txt beside test_NAME.txt
-            together = {role: path for roles in endings.values() for role, path in roles.items()}
-            whole = {"": together} if "test" in together and len(together) > 1 else {}
-        for ending, roles in whole.items():
-            name = folder.relative_to(root).as_posix()
-            found[name if len(whole) == 1 else f"{name}/{ending}".rstrip("/")] = roles
-    return found
-
-
-def read_list(path: Path) -> list[str]:
-    """The names in a split list, each once.
-
-    A line is a stem or a file name, with or without folders. BOM, CRLF and blank lines do not matter.
-
-    Raises:
-        InputError: the list cannot be read, or is not UTF-8 text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"dataset: the list {path} is not UTF-8 text ({error}). Save it as UTF-8."
-        ) from error
-    except OSError as error:
-        raise InputError(f"dataset: cannot read the list {path}: {error.strerror or error}.") from error
-    lines = (line.strip().replace("\\", "/") for line in text.splitlines())
-    return list(dict.fromkeys(_stem(line) for line in lines if line))
 
 
 def fingerprint(items: Iterable[Item]) -> str:
@@ -250,56 +203,3 @@ def _split(
         )
     train, val, test = (tuple(dict.fromkeys(items[role])) for role in ("train", "val", "test"))
     return Split(root, lists, train, val, test, tuple(dict.fromkeys(skipped)))
-
-
-def _choose(
-    root: Path,
-    lists: str | None,
-    default_lists: str | None,
-    found: Mapping[str, Mapping[str, Path]],
-    files: Files,
-) -> str | None:
-    """The split of ``found`` to use; None where there is none."""
-
-    def called(wanted: str, names: Iterable[str]) -> str | None:
-        # YAML and Hydra read 50_50 as the number 5050.
-        return next((name for name in names if name == wanted or plain(name) == plain(wanted) != ""), None)
-
-    if lists is not None:
-        name = called(lists, found)
-        if name is None:
-            remedy = f"Nearest: {nearest(lists, found)}" if found else "It has none: set dataset.lists=null."
-            raise InputError(f"dataset.lists: {root} has no split lists {lists!r}. {remedy}")
-        return name
-    contents = {
-        name: {role: {files.image_name(listed) for listed in read_list(path)} for role, path in roles.items()}
-        for name, roles in found.items()
-    }
-    different = [name for k, name in enumerate(found) if contents[name] not in list(contents.values())[:k]]
-    if len(different) < 2:
-        return different[0] if different else None
-    name = called(default_lists, different) if default_lists else None
-    if name is None:
-        raise InputError(
-            f"dataset: {root} holds {len(different)} splits ({', '.join(sorted(different))}), whose numbers "
-            f"are not comparable. Choose one, as dataset.lists={sorted(different)[0]}"
-        )
-    return name
-
-
-def _by_hash(images: Iterable[str]) -> dict[str, list[str]]:
-    """One image in five for testing, by its name alone, so that adding an image moves no other."""
-    names = list(images)
-    test = {name for name in names if _fraction(name) < _HELD_OUT}
-    if len(names) > 1 and len(test) in (0, len(names)):
-        test = {min(names, key=_fraction)}
-    return {"train": [name for name in names if name not in test], "test": sorted(test)}
-
-
-def _stem(name: str) -> str:
-    head, dot, suffix = name.rpartition(".")
-    return head if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
-
-
-def _fraction(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
