@@ -172,20 +172,21 @@ def save_weights(
             with zeros.
 
     Raises:
-        InputError: the file cannot be written, the network has no published code, or that code would compute
-            something else with the weights.
+        InputError: the description is malformed, the file cannot be written, the network has no published
+            code, or that code would compute something else with the weights.
     """
     path = Path(file)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     if names == "published":
         content = published_file(tensors, description, path)
     else:
-        content = {"format": FORMAT, "model": tensors, "description": dict(description)}
+        description = check_description(dict(description), path)
+        content = {"format": FORMAT, "model": tensors, "description": description}
     with atomic(path) as temporary:
         if names == "published" or path.suffix != ".safetensors":
             torch.save(content, temporary)
         else:
-            metadata = {"format": "pt", "sam_spl": json.dumps(dict(description), sort_keys=True)}
+            metadata = {"format": "pt", "sam_spl": json.dumps(description, sort_keys=True)}
             safetensors.torch.save_file(tensors, temporary, metadata=metadata)
     return path
 

@@ -73,12 +73,12 @@ def test_the_current_folder_comes_before_the_repository(places):
 
 
 def test_every_network_with_a_trunk_names_the_file_that_the_script_fetches():
-    from scripts.download_sam2 import FILES
+    from sam_spl.weights.download import trunk_files
 
     models = {path.stem: OmegaConf.load(path) for path in (config_folder() / "model").glob("*.yaml")}
     with_trunk = {stem for stem, model in models.items() if "trunk_weights" in model}
-    assert set(FILES.values()) == with_trunk == {"sam_spl_t", "sam_spl_s", "sam_spl_b", "sam_spl_l"}
-    assert set(FILES) == {"tiny", "small", "base_plus", "large"}  # as SAM 2 calls them
+    assert set(trunk_files().values()) == with_trunk == {"sam_spl_t", "sam_spl_s", "sam_spl_b", "sam_spl_l"}
+    assert set(trunk_files()) == {"tiny", "small", "base_plus", "large"}  # as SAM 2 calls them
 
 
 @pytest.mark.parametrize("trunk", [False, True])

@@ -1,67 +1,21 @@
+"""``sam-spl download`` from a server that understands ranges."""
+
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib import util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-from sam_spl.errors import InputError
+from sam_spl.cli.download import DownloadConfig, download
+from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model
 from sam_spl.models.sam_spl_published import SAM_SPL
-from sam_spl.weights.formats import read_weights
+from sam_spl.weights.formats import sha256
 from sam_spl.weights.published import to_published
-from tests.conftest import ROOT, golden_state
-
-
-def _script(name: str) -> ModuleType:
-    spec = util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_conversion_round_trip_is_bit_exact(tmp_path, capsys):
-    published = golden_state("t")
-    torch.save({"model_state_dict": published}, tmp_path / "a.pth")
-    convert = _script("convert_weights").convert
-    convert([str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors"), "--mean", "0.4228", "--std", "0.1295"])
-    convert([str(tmp_path / "b.safetensors"), str(tmp_path / "c.pth")])
-    back = torch.load(tmp_path / "c.pth", weights_only=True)
-    assert back.keys() == published.keys()
-    assert all(torch.equal(back[name], published[name]) for name in back)
-    assert f"sam_spl_t, {len(published)} tensors, ours names" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("options", "mean", "size"),
-    [
-        (["--dataset", "NUDT-SIRST"], [0.422781] * 3, 256),
-        (["--dataset", "IRSTD-1k", "--image_size", "480"], [0.28450727] * 3, 480),
-        (["--mean", "0.4", "--std", "0.2"], [0.4], 256),
-        ([], [0.485, 0.456, 0.406], 256),
-    ],
-)
-def test_a_converted_file_states_the_input_of_the_set_or_of_the_options(
-    tmp_path, caplog, options, mean, size
-):
-    torch.save(golden_state("t"), tmp_path / "a.pth")
-    _script("convert_weights").convert([str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), *options])
-    description = read_weights(tmp_path / "b.pt").description
-    assert (description["mean"], description["image_size"], description["resize"]) == (mean, size, "pillow")
-    assert "does not state its network's input" in caplog.messages[0]
-
-
-@pytest.mark.parametrize("options", [["--mean", "0.4"], ["--image_size", "0"], ["--std", "0", "--mean", "0"]])
-def test_options_that_no_network_can_have_are_refused(tmp_path, options):
-    torch.save(golden_state("t"), tmp_path / "a.pth")
-    with pytest.raises(InputError, match="malformed"):
-        _script("convert_weights").convert([str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), *options])
-    assert not (tmp_path / "b.pt").exists()
 
 
 @pytest.fixture
@@ -98,11 +52,11 @@ def server(tmp_path) -> Iterator[tuple[str, list[str]]]:
     http.shutdown()
 
 
-def _fetch(server: str, folder: Path, name: str = "tiny") -> None:
-    _script("download_sam2").download([name, "--folder", str(folder), "--source", server])
+def _fetch(server: str, folder: Path, name: str = "tiny", **options) -> None:
+    download(DownloadConfig([name], folder=str(folder), source=server, **options))
 
 
-def test_a_broken_download_is_gone_on_from_and_checked(server, tmp_path, capsys):
+def test_a_broken_download_is_resumed_and_checked(server, tmp_path, capsys):
     url, ranges = server
     whole = (tmp_path / "sam2.pt").read_bytes()
     (tmp_path / "ckpt").mkdir()
@@ -132,3 +86,33 @@ def test_without_the_file_or_the_network_it_says_what_to_do(server, tmp_path, na
     with pytest.raises(InputError, match=f"cannot be fetched .*{reason}.* another machine and copy it to"):
         _fetch(url, tmp_path / "ckpt", name)
     assert not list((tmp_path / "ckpt").glob("*.pt"))
+
+
+def test_a_digest_that_is_given_is_checked(server, tmp_path, capsys):
+    url, _ = server
+    digest = sha256(tmp_path / "sam2.pt")
+    _fetch(url, tmp_path / "ckpt", sha256=digest.upper())
+    assert f"SHA-256 {digest}" in capsys.readouterr().out
+    with pytest.raises(InputError, match=rf"its SHA-256 is {digest}, not 0{{64}}\. Delete it"):
+        _fetch(url, tmp_path / "ckpt", sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"names": ["tiny", "small"], "sha256": "0" * 64}, "sha256: is of one file"),
+        ({"sha256": "0" * 64}, "sha256: is of one file"),
+        ({"names": ["tiny"], "sha256": "abc"}, "give 64 hexadecimal digits"),
+        ({"names": ["tinny"]}, "names: 'tinny' is unknown. Nearest: tiny"),
+    ],
+)
+def test_words_that_name_no_file_or_digest_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        download(DownloadConfig(**options, check=True))
+
+
+def test_checking_fetches_nothing(server, tmp_path, capsys):
+    url, ranges = server
+    download(DownloadConfig(folder=str(tmp_path / "none"), source=url, check=True))
+    assert not ranges
+    assert [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()] == ["not there"] * 4

@@ -1,0 +1,84 @@
+"""``sam-spl convert``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from sam_spl.cli.command import Command
+from sam_spl.config import require, require_choice
+from sam_spl.errors import ConfigError
+
+
+@dataclass
+class ConvertConfig:
+    """Convert weights between the files of this toolkit and of published codes, bit by bit the same."""
+
+    source: str = MISSING  # weights file or run folder
+    target: str = MISSING  # file to write: .safetensors or .pt for ours, .pth for published
+    to: str = "auto"  # auto | ours | published; auto: the other kind than the source's
+    dataset: str | None = None  # set that published weights were trained on: its normalisation and size
+    mean: list[float] | None = None  # or else, of the network's input in [0, 1]
+    std: list[float] | None = None  # likewise
+    image_size: int | None = None  # of the network's input in pixels
+    train_size: int | None = None  # of published DATransNet weights: 256, for IRSTD-1k 512
+    model: str | None = None  # module:Class, where the file's network is your own
+
+    def __post_init__(self) -> None:
+        require_choice(self.to, "to", ("auto", "ours", "published"))
+        for key, size in (("image_size", self.image_size), ("train_size", self.train_size)):
+            require(size is None or size >= 32, key, size, "must be at least 32 pixels")
+        if len(self.mean or []) != len(self.std or []) or min(self.std or [1]) <= 0:
+            raise ConfigError(
+                f"mean, std: {self.mean} and {self.std} are not valid, give both with as many values, std "
+                "above 0."
+            )
+
+
+def convert(config: ConvertConfig) -> None:
+    """Write the target and print what it holds.
+
+    Raises:
+        InputError: no such file, or weights that fit no network or that the published code would use
+            differently.
+        ConfigError: no such data set, or the target is a folder.
+    """
+    from pathlib import Path
+
+    from sam_spl.data.known import dataset_file
+    from sam_spl.predict.predictor import load_network
+    from sam_spl.weights.formats import read_weights, save_weights
+
+    if Path(config.target).expanduser().is_dir():
+        raise ConfigError(f"target: {config.target} is a folder. Give a file to write.")
+    given = {"mean": config.mean, "std": config.std, "image_size": config.image_size}
+    given = {key: value for key, value in given.items() if value is not None}
+    settings = dict(dataset_file(config.dataset)) if config.dataset else {"title": "the command line"}
+    settings |= given | ({"test_size": None} if config.image_size else {})
+    # Building the network checks every name and shape before anything is written.
+    model, description = load_network(
+        config.source,
+        settings if config.dataset or given else None,
+        train_size=config.train_size,
+        network=config.model,
+    )
+    if len(description["mean"]) not in (1, model.in_channels):
+        raise ConfigError(f"mean: {config.mean} is not valid, the network has {model.in_channels} channel(s).")
+    weights = read_weights(config.source)
+    to = config.to if config.to != "auto" else "ours" if weights.published else "published"
+    target = save_weights(Path(config.target).expanduser(), weights.state, description, names=to)
+    print(f"{target}: {description['model']}, {len(weights.state)} tensors, {to} names")
+
+
+COMMAND = Command(
+    name="convert",
+    config=ConvertConfig,
+    run=convert,
+    positional=("source", "target"),
+    examples=(
+        "sam-spl convert published.pth ours.safetensors --dataset NUDT-SIRST",
+        "sam-spl convert published.pth ours.safetensors --mean 0.4228 --std 0.1295 --image_size 256",
+        "sam-spl convert checkpoints/my_run published.pth",
+    ),
+)

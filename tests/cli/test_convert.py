@@ -1,0 +1,93 @@
+"""``sam-spl convert``: there and back, and what a converted file states."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sam_spl.cli.convert import COMMAND, ConvertConfig, convert
+from sam_spl.errors import ConfigError, InputError
+from sam_spl.models.registry import build_model
+from sam_spl.weights.formats import read_weights, save_weights
+from tests.conftest import ROOT, golden_state
+
+
+def test_conversion_round_trip_is_bit_exact(tmp_path, capsys):
+    published = golden_state("t")
+    torch.save({"model_state_dict": published}, tmp_path / "a.pth")
+    a, b, c = (str(tmp_path / name) for name in ("a.pth", "b.safetensors", "c.pth"))
+    convert(ConvertConfig(a, b, mean=[0.4228], std=[0.1295]))
+    convert(ConvertConfig(b, c))
+    back = torch.load(tmp_path / "c.pth", weights_only=True)
+    assert back.keys() == published.keys()
+    assert all(torch.equal(back[name], published[name]) for name in back)
+    assert f"sam_spl_t, {len(published)} tensors, ours names" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "mean", "size"),
+    [
+        ({"dataset": "NUDT-SIRST"}, [0.422781] * 3, 256),
+        ({"dataset": "IRSTD-1k", "image_size": 480}, [0.28450727] * 3, 480),
+        ({"mean": [0.4], "std": [0.2]}, [0.4], 256),
+        ({}, [0.485, 0.456, 0.406], 256),
+    ],
+)
+def test_a_converted_file_states_the_input_of_the_set_or_of_the_options(
+    tmp_path, caplog, options, mean, size
+):
+    torch.save(golden_state("t"), tmp_path / "a.pth")
+    convert(ConvertConfig(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), **options))
+    description = read_weights(tmp_path / "b.pt").description
+    assert (description["mean"], description["image_size"], description["resize"]) == (mean, size, "pillow")
+    assert "does not state its network's input" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": [0.4]}, r"mean, std: \[0\.4\] and None are not valid, give both"),
+        ({"mean": [0.4], "std": [0.0]}, "std above 0"),
+        ({"mean": [0.4, 0.4], "std": [0.1]}, "as many values"),
+        ({"image_size": 0}, "image_size: 0 is not valid, must be at least 32 pixels"),
+        ({"train_size": 8}, "train_size: 8 is not valid"),
+        ({"to": "theirs"}, "to: theirs is not valid, choose of auto, ours, published"),
+    ],
+)
+def test_options_that_no_network_can_have_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        ConvertConfig("a.pth", "b.pt", **options)
+
+
+@pytest.mark.parametrize("values", [[0.4, 0.4], [float("nan")]])
+def test_a_normalisation_that_the_network_cannot_have_leaves_no_file(tmp_path, values):
+    torch.save(golden_state("t"), tmp_path / "a.pth")
+    config = ConvertConfig(
+        str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), mean=values, std=[0.2] * len(values)
+    )
+    with pytest.raises((ConfigError, InputError), match="has 3 channel|'mean' is not JSON"):
+        convert(config)
+    assert not (tmp_path / "b.pt").exists()
+
+
+def test_a_folder_is_no_target(tmp_path):
+    with pytest.raises(ConfigError, match=r"is a folder\. Give a file to write"):
+        convert(ConvertConfig("a.pth", str(tmp_path)))
+
+
+def test_weights_of_datransnet_need_their_training_size(tmp_path):
+    model = build_model("datransnet")
+    save_weights(tmp_path / "a.pth", model.state_dict(), model.built_from, names="published")
+    with pytest.raises(InputError, match="Give train_size=256, or 512"):
+        convert(ConvertConfig(str(tmp_path / "a.pth"), str(tmp_path / "b.pt")))
+    convert(ConvertConfig(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), train_size=512))
+    assert read_weights(tmp_path / "b.pt").description["arguments"]["train_size"] == 512
+
+
+def test_help_needs_nothing_heavy():
+    code = "import sys, sam_spl.cli.convert, sam_spl.cli.download; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+    assert (COMMAND.name, COMMAND.positional) == ("convert", ("source", "target"))
