@@ -1,4 +1,4 @@
-"""``sam-spl compare``: several results in one table, and differences told from chance."""
+"""``sam-spl compare``: several results in one table, and whether they differ by more than chance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sam_spl.config import require_choice
 
 @dataclass
 class CompareConfig:
-    """Collect the results of several tests in one table, and tell differences from chance.
+    """Show several results in one table, and whether they differ by more than chance.
 
     Runs that differ only in their seed get a row with their mean. With --paired or --against two results, or
     the runs of two settings, are compared image by image.

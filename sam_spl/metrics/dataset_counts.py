@@ -27,7 +27,7 @@ _HEAD = 4  # a row begins with the image's index, and its mask's height, width a
 
 @dataclass(frozen=True)
 class DatasetCounts:
-    """What every image of a data set adds; sums of rows are counts of the data set, whatever scored them.
+    """What every image of a data set adds; sums of rows are counts of the data set.
 
     Attributes:
         indices: (images,) of the images in their data set.

@@ -17,7 +17,7 @@ from sam_spl.metrics.curves import HALF, probabilities
 from sam_spl.metrics.figures import FIGURES
 from sam_spl.metrics.target import components, match
 from sam_spl.report.page import Sample
-from sam_spl.report.render import stretch
+from sam_spl.report.render import margins, stretch
 
 _HIT, _MISSED, _FALSE = "#009e73", "#e69f00", "#d55e00"
 _INSET = 12  # pixels around a target that an inset shows, at least
@@ -85,16 +85,13 @@ def grid(samples: Sequence[Sample]) -> Figure:
         matched = match(targets, predictions)
         false = sorted(set(range(len(predictions))) - set(matched.tolist()))
         boxes = [(box, _HIT if k >= 0 else _MISSED) for box, k in zip(targets.boxes, matched, strict=True)]
+        everything = boxes + [(predictions.boxes[k], _FALSE) for k in false]
         panels = (stretch(sample.image), sample.mask, sample.level > HALF)
-        shown = (
-            boxes + [(predictions.boxes[k], _FALSE) for k in false],
-            boxes,
-            boxes + [(predictions.boxes[k], _FALSE) for k in false],
-        )
-        for axis, panel, outlined in zip(row, panels, shown, strict=True):
+        for axis, panel, outlined in zip(row, panels, (everything, boxes, everything), strict=True):
             _show(axis, panel)
-            for (left, top, width, height), colour in outlined:
-                _box(axis, left, top, width, height, colour)
+            around = margins(np.array([box for box, _ in outlined], np.int32).reshape(-1, 4))
+            for (box, colour), margin in zip(outlined, around, strict=True):
+                _box(axis, box, margin, colour)
             if len(targets):
                 smallest = int(np.argmin(targets.areas))
                 _inset(axis, panel, targets.boxes[smallest], _HIT if matched[smallest] >= 0 else _MISSED)
@@ -115,8 +112,7 @@ def surfaces(samples: Sequence[Sample]) -> Figure:
         }
         for column, (title, values) in enumerate(maps.items()):
             axis = figure.add_subplot(len(samples), 3, 3 * row + column + 1, projection="3d")
-            # A peak is to survive the coarser grid of the drawing, so the largest value of each cell is
-            # drawn.
+            # The largest value of each cell is drawn, so that peaks survive the coarser grid.
             cell = max(1, max(values.shape) // 80)
             height, width = (side // cell * cell for side in values.shape)
             coarse = values[:height, :width].reshape(height // cell, cell, width // cell, cell).max((1, 3))
@@ -152,9 +148,15 @@ def _show(axis: Axes, panel: Any) -> None:
     axis.set(xticks=[], yticks=[])
 
 
-def _box(axis: Axes, left: float, top: float, width: float, height: float, colour: str) -> None:
-    corner = (left - 3, top - 3)
-    axis.add_patch(Rectangle(corner, width + 5, height + 5, fill=False, edgecolor=colour, linewidth=0.9))
+def _box(axis: Axes, box: Any, margin: float, colour: str) -> None:
+    left, top, width, height = box
+    corner, both = (
+        (left - 0.5 - margin, top - 0.5 - margin),
+        2 * margin,
+    )  # pixels are centred on whole numbers
+    axis.add_patch(
+        Rectangle(corner, width + both, height + both, fill=False, edgecolor=colour, linewidth=0.9)
+    )
 
 
 def _inset(axis: Axes, panel: Any, box: Any, colour: str) -> None:

@@ -89,7 +89,7 @@ def write_report(
         "shown": f"{len(images)} of {len(counts)} images, those with most missed and false targets at 0.5.",
         "images": images,
     }
-    # No tag can begin or end inside the data, whatever an image is called.
+    # No tag can begin or end inside the data, not even in an image's name.
     content = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     write_text(path, _TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/", content))
 

@@ -74,7 +74,7 @@ def _grey(content: NDArray[Any]) -> NDArray[np.uint8]:
     return (255 * content.astype(np.float32)).astype(np.uint8)
 
 
-def _margins(boxes: NDArray[np.int32]) -> NDArray[np.float64]:
+def margins(boxes: NDArray[np.int32]) -> NDArray[np.float64]:
     """How far from its target each outline is, in pixels: up to 3, and outlines of neighbours do not meet."""
     low, high = boxes[:, None, :2], boxes[:, None, :2] + boxes[:, None, 2:]
     apart = np.maximum(low - high.transpose(1, 0, 2), low.transpose(1, 0, 2) - high).max(-1).astype(float)
@@ -86,9 +86,7 @@ def _panel(content: NDArray[np.uint8], caption: Caption, boxes: Boxes, zoom: flo
     size = (round(content.shape[1] * zoom), round(content.shape[0] * zoom))
     panel = cv2.cvtColor(cv2.resize(content, size, interpolation=cv2.INTER_NEAREST), cv2.COLOR_GRAY2RGB)
     corners = np.array([box for box, _ in boxes], np.int32).reshape(-1, 4)
-    for (left, top, width, height), margin, (_, colour) in zip(
-        corners, _margins(corners), boxes, strict=True
-    ):
+    for (left, top, width, height), margin, (_, colour) in zip(corners, margins(corners), boxes, strict=True):
         corner = (round((left - margin) * zoom), round((top - margin) * zoom))
         opposite = (round((left + width + margin) * zoom), round((top + height + margin) * zoom))
         cv2.rectangle(panel, corner, opposite, colour, 2, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""Scores of saved predictions, of whatever method: no network is needed."""
+"""Scores of the saved predictions of any method, without its network."""
 
 from __future__ import annotations
 

@@ -92,6 +92,6 @@ def _side_by_side(protocols: Mapping[str, Any]) -> list[str]:
     first = next(iter(protocols))
     return [
         *lines,
-        *([f"* scored by another rule than {first}, also where it rounds alike:"] if notes else []),
+        *([f"* scored by another rule than {first}, even where the printed digits agree:"] if notes else []),
         *notes,
     ]

@@ -222,7 +222,7 @@ def test_differences_are_marked_with_their_reason(counts):
     assert "iou" not in found["datransnet"]
 
 
-def test_a_figure_by_another_rule_is_marked_also_where_it_rounds_alike():
+def test_a_figure_by_another_rule_is_marked_even_where_the_printed_digits_agree():
     chosen = protocols_named(["native", "sam_spl", "mshnet"])
     scored = {"native": 0.5, "sam_spl": 0.5 + 1e-9, "mshnet": 0.5}
     found = differences(
@@ -237,7 +237,7 @@ def test_a_figure_by_another_rule_is_marked_also_where_it_rounds_alike():
     assert (native.count("*"), sam_spl.count("*"), mshnet.count("*")) == (0, 1, 0)
     assert sam_spl.split()[1] == "50.00*"
     assert notes == [
-        "* scored by another rule than native, also where it rounds alike:",
+        "* scored by another rule than native, even where the printed digits agree:",
         "  sam_spl: IoU: scored at the network's input resolution, masks resized.",
     ]
     assert header.split()[:2] == ["protocol", "IoU"]

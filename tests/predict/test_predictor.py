@@ -1,4 +1,4 @@
-"""A predictor gives one answer to one picture, in whatever form it comes, and the one that testing scores."""
+"""A predictor gives one answer to one picture in any form: the one that testing scores."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sam_spl.report.render import _FALSE, _HIT, _MISSED, _margins, overlay, stretch, write_png
+from sam_spl.report.render import _FALSE, _HIT, _MISSED, margins, overlay, stretch, write_png
 
 SIDE, ZOOM, BAR = 64, 8, 28
 
@@ -71,13 +71,13 @@ def test_outlines_of_neighbours_do_not_meet():
     boxes = np.array(
         [[10, 10, 3, 3], [15, 10, 3, 3], [40, 40, 2, 2], [19, 10, 3, 3], [42, 43, 2, 2]], np.int32
     )
-    assert _margins(boxes).tolist() == [0.5, 0, 0, 0, 0]  # gaps of 2, 1 and, diagonally, 1
-    assert _margins(boxes[:1]).tolist() == _margins(boxes[[0, 2]])[:1].tolist() == [3]
-    assert _margins(boxes[:0]).shape == (0,)
-    margins = _margins(boxes)
+    assert margins(boxes).tolist() == [0.5, 0, 0, 0, 0]  # gaps of 2, 1 and, diagonally, 1
+    assert margins(boxes[:1]).tolist() == margins(boxes[[0, 2]])[:1].tolist() == [3]
+    assert margins(boxes[:0]).shape == (0,)
+    of = margins(boxes)
     for k, (left, top, width, height) in enumerate(boxes):
         for other, (left_2, top_2, width_2, height_2) in enumerate(boxes[:k]):
-            reach = margins[k] + margins[other]
+            reach = of[k] + of[other]
             gap = max(
                 left - left_2 - width_2, left_2 - left - width, top - top_2 - height_2, top_2 - top - height
             )
