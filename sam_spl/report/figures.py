@@ -31,7 +31,7 @@ def write_figures(folder: Path, details: Mapping[str, Any], samples: Sequence[Sa
         details: of a report, with curves.
         samples: images of the grid and the surfaces, a row each.
     """
-    figures = curve_figures(details)
+    figures = roc_and_pr(details)
     if samples:
         figures |= {"grid": grid(samples), "surfaces": surfaces(samples)}
     written = []
@@ -44,7 +44,7 @@ def write_figures(folder: Path, details: Mapping[str, Any], samples: Sequence[Sa
     return written
 
 
-def curve_figures(details: Mapping[str, Any]) -> dict[str, Figure]:
+def roc_and_pr(details: Mapping[str, Any]) -> dict[str, Figure]:
     """``roc`` and ``pr``, each of targets and of pixels.
 
     Args:

@@ -10,7 +10,7 @@ from mpl_toolkits.mplot3d import Axes3D
 
 from sam_spl.metrics import protocols_named
 from sam_spl.metrics.curves import HALF, levels
-from sam_spl.report.figures import curve_figures, grid, surfaces, write_figures
+from sam_spl.report.figures import roc_and_pr, grid, surfaces, write_figures
 from sam_spl.report.page import Sample
 from sam_spl.results.summary import summarise
 from tests.report.conftest import NAMES, counts_of
@@ -43,7 +43,7 @@ def test_every_picture_is_written_as_png_and_pdf(predicted, details, tmp_path):
     ],
 )
 def test_a_curve_goes_through_its_points_and_nothing_covers_it(details, name, panel, x, y, area):
-    figure = curve_figures(details)[name]
+    figure = roc_and_pr(details)[name]
     axis = figure.axes[panel]
     ((xs, ys),) = (line.get_data() for line in axis.lines)
     first = 1 if x[0] == "target" else 0  # at threshold 0 all is one component
