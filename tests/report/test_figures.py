@@ -10,7 +10,7 @@ from mpl_toolkits.mplot3d import Axes3D
 
 from sam_spl.metrics import protocols_named
 from sam_spl.metrics.curves import HALF, levels
-from sam_spl.report.figures import roc_and_pr, grid, surfaces, write_figures
+from sam_spl.report.figures import grid, roc_and_pr, surfaces, write_figures
 from sam_spl.report.page import Sample
 from sam_spl.results.summary import summarise
 from tests.report.conftest import NAMES, counts_of
