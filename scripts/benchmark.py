@@ -26,6 +26,7 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 from skimage.measure import label, regionprops
+from timm.models.hieradet_sam2 import HieraDet
 from torch import nn
 from torchvision.transforms.v2 import functional as tv
 
@@ -41,7 +42,6 @@ from sam_spl.metrics.curves import curve_counts
 from sam_spl.metrics.hiou import count_hierarchical
 from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.metrics.target import components
-from sam_spl.models import hiera
 from sam_spl.models.registry import build_model
 from sam_spl.resize import resize_image
 from sam_spl.runtime import World, pick_device, pick_precision
@@ -180,14 +180,15 @@ def network(name: str, size: int, batch: int, repeat: int, world: World) -> None
             model(image)
 
     def plain() -> None:
-        ours, hiera.forward_block = hiera.forward_block, lambda block, tokens: block(tokens)
+        trunk = model.encoder.trunk  # type: ignore[union-attr]
+        trunk.forward_block = lambda index, tokens: reference[index](tokens)
         heads = list(model.decoder.heads)  # type: ignore[union-attr]
         try:
             for index, head in enumerate(heads):
                 model.decoder.heads[index] = _InterpolateFirst(head, size)  # type: ignore[union-attr]
             forward()
         finally:
-            hiera.forward_block = ours
+            del trunk.forward_block
             for index, head in enumerate(heads):
                 model.decoder.heads[index] = head  # type: ignore[union-attr]
 
@@ -200,10 +201,20 @@ def network(name: str, size: int, batch: int, repeat: int, world: World) -> None
         model.eval()
 
     work = {"forward": forward, "training step": step}
-    if hasattr(model, "decoder"):
+    if hasattr(model, "sam2_trunk"):
+        reference = _timms_blocks(model).to(world.device)
         work["forward, savings switched off"] = plain
     for what, seconds in interleaved(work, repeat, lambda: synchronise(world.device)).items():
         print(f"{name + ' ' + what:<38} {1000 * seconds / batch:9.2f} ms an image ({batch} x {size} px)")
+
+
+def _timms_blocks(model: nn.Module) -> nn.Module:
+    """The trunk's blocks as SAM 2 runs them: padded before the projections, cropped after them."""
+    of = model.built_from["arguments"]  # type: ignore[index]
+    keys = ("embed_dim", "num_heads", "stages", "window_spec", "global_att_blocks")
+    timms = HieraDet(**{key: of[key] for key in keys}, q_pool=len(of["stages"]) - 1, num_classes=0)
+    timms.blocks.load_state_dict(model.encoder.trunk.blocks.state_dict())  # type: ignore[union-attr]
+    return timms.blocks.eval()
 
 
 class _InterpolateFirst(nn.Module):

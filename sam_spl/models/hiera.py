@@ -1,25 +1,29 @@
 """SAM 2's Hiera image encoder without its neck: the trunk that guides SAM-SPL.
 
-The modules, and so the parameters, are timm's ``HieraDet``. The forward pass is ours: SAM-SPL steps through
-the trunk block by block, and two rewritings that change no result save a good part of its work.
+SAM-SPL steps through the trunk block by block. Two changes of order give the same result for less work:
+windows are padded after the projection to queries, keys and values, and cropped before the output projection.
+Parameters have the names of timm's ``HieraDet``, which are SAM 2's but for the MLPs.
 """
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
+
+import torch
 import torch.nn.functional as F
-from timm.models.hieradet_sam2 import HieraDet, MultiScaleBlock
-from torch import Tensor
+from torch import Tensor, nn
 
 #: Where a SAM 2 checkpoint has this trunk, and (ours, SAM 2's) beginnings of names that differ.
 SAM2_PREFIX = "image_encoder.trunk."
 SAM2_NAMES = (("blocks.#.mlp.fc1", "blocks.#.mlp.layers.0"), ("blocks.#.mlp.fc2", "blocks.#.mlp.layers.1"))
 
 
-class Hiera(HieraDet):
+class Hiera(nn.Module):
     """Token pyramid of SAM 2 (Ravi et al., 2024, arXiv 2408.00714), run one block at a time.
 
-    Weights start as truncated normals of 0.02, residual branches scaled down with depth (timm's own scheme):
-    they are meant to be overwritten by SAM 2's, and it is what trains when there are none.
+    Weights start as truncated normals of 0.02, residual branches scaled down with depth, as timm's do: SAM 2's
+    are meant to replace them, and training starts from them where there are none.
 
     Args:
         embed_dim: channels of the first stage; they double from stage to stage.
@@ -44,30 +48,53 @@ class Hiera(HieraDet):
         global_att_blocks: tuple[int, ...],
         pos_size: tuple[int, int] = (7, 7),
     ) -> None:
-        super().__init__(
-            num_classes=0,
-            embed_dim=embed_dim,
-            num_heads=num_heads,
-            stages=tuple(stages),
-            window_spec=tuple(window_spec),
-            global_att_blocks=tuple(global_att_blocks),
-            global_pos_size=tuple(pos_size),
-            q_pool=len(stages) - 1,
-        )
-        del self.head  # classification only
+        super().__init__()
+        self.stage_ends = [sum(stages[: stage + 1]) - 1 for stage in range(len(stages))]
+        #: Channels at the end of each stage.
+        self.stage_dims = [embed_dim * 2**stage for stage in range(len(stages))]
 
-    @property
-    def stage_dims(self) -> list[int]:
-        """Channels at the end of each stage."""
-        return [self.blocks[end].dim_out for end in self.stage_ends]
+        self.patch_embed = nn.Sequential(
+            OrderedDict(proj=nn.Conv2d(3, embed_dim, kernel_size=7, stride=4, padding=3))
+        )
+        self.blocks = nn.ModuleList()
+        for stage, (dim, depth) in enumerate(zip(self.stage_dims, stages, strict=True)):
+            for first in [True] + [False] * (depth - 1):
+                # The first block of a stage still attends in the windows of the one before, and halves the grid.
+                enters = first and stage > 0
+                window = None if len(self.blocks) in global_att_blocks else window_spec[stage - enters]
+                self.blocks.append(Block(dim // 2 if enters else dim, dim, num_heads * 2**stage, window))
+        self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *pos_size))
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, embed_dim, window_spec[0], window_spec[0]))
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        for position in (self.pos_embed, self.pos_embed_window):
+            nn.init.trunc_normal_(position, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.constant_(module.bias, 0.02)
+        with torch.no_grad():
+            for depth, block in enumerate(self.blocks, 1):
+                block.attn.proj.weight /= math.sqrt(2 * depth)
+                block.mlp.fc2.weight /= math.sqrt(2 * depth)
 
     def embed(self, image: Tensor) -> Tensor:
-        """Patch embedding plus windowed position embedding, the tokens that enter block 0."""
-        return self._pos_embed(self.patch_embed(image))
+        """Patch embedding plus position embedding, the tokens that enter block 0.
+
+        Positions are a coarse grid, resized to the image's, plus one window repeated over it.
+        """
+        tokens = self.patch_embed(image)  # (B, C, h, w)
+        height, width = tokens.shape[-2:]
+        side = self.pos_embed_window.shape[-1]
+        grid = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
+        window = self.pos_embed_window.tile((-(-height // side), -(-width // side)))[..., :height, :width]
+        return (tokens + (grid + window)).permute(0, 2, 3, 1)
 
     def forward_block(self, index: int, tokens: Tensor) -> Tensor:
         """Run block ``index``; (B, h, w, C) to (B, h', w', C')."""
-        return forward_block(self.blocks[index], tokens)
+        return self.blocks[index](tokens)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Tokens at the end of every stage, as SAM 2's own trunk returns them (but NHWC)."""
@@ -80,50 +107,82 @@ class Hiera(HieraDet):
         return ends
 
 
-def forward_block(block: MultiScaleBlock, tokens: Tensor) -> Tensor:
-    """One Hiera block, equal to ``block(tokens)`` for less work.
+class Block(nn.Module):
+    """One block of Hiera: multi-head attention in windows and an MLP, each with a residual.
 
-    Windows are padded with zeros before the qkv projection in SAM 2, so padding attends through the
-    projection's bias. Projecting first and padding with that bias is the same. So is cropping before the output
-    projection. At 256 x 256 a stage of 16 x 16 tokens in windows of 14 has 784 padded positions for 256 real ones.
+    Args:
+        dim: channels in.
+        dim_out: channels out; where they differ, the grid is halved (queries and shortcut are max-pooled).
+        num_heads: of the attention.
+        window: its side in tokens; None attends globally.
 
     Shape:
-        - tokens: (B, h, w, C)
-        - returns: (B, h', w', C'); halved and doubled in the first block of a new stage
+        - tokens: (B, h, w, dim)
+        - returns: (B, h, w, dim_out), or half of h and w
     """
-    x = block.norm1(tokens)
-    shortcut = tokens
-    if block.dim != block.dim_out:
-        shortcut = block.proj(x)
-        if block.pool is not None:
-            shortcut = _pool(shortcut, block.pool)
-    attended = _attend(block, block.attn.qkv(x))[:, : shortcut.shape[1], : shortcut.shape[2]]
-    x = shortcut + block.attn.proj(attended)
-    return x + block.mlp(block.norm2(x))
+
+    def __init__(self, dim: int, dim_out: int, num_heads: int, window: int | None) -> None:
+        super().__init__()
+        self.window, self.halves = window, dim != dim_out
+        if self.halves:
+            self.proj = nn.Linear(dim, dim_out)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, dim_out, num_heads)
+        self.norm2 = nn.LayerNorm(dim_out, eps=1e-6)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(dim_out, 4 * dim_out), act=nn.GELU(), fc2=nn.Linear(4 * dim_out, dim_out)
+            )
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.norm1(tokens)
+        shortcut = _halve(self.proj(x)) if self.halves else tokens
+        x = shortcut + self.attn(x, self.window, halves=self.halves)
+        return x + self.mlp(self.norm2(x))
 
 
-def _attend(block: MultiScaleBlock, qkv: Tensor) -> Tensor:
-    """Windowed (or global) multi-head attention over projected tokens; the window padding is not cropped."""
-    batch, height, width, _ = qkv.shape
-    window_h, window_w = block.window_size if block.is_windowed else (height, width)
-    pad_h, pad_w = -height % window_h, -width % window_w
-    qkv = pad_with(qkv, block.attn.qkv.bias, pad_h, pad_w)
-    rows, columns = (height + pad_h) // window_h, (width + pad_w) // window_w
+class Attention(nn.Module):
+    """Multi-head attention in windows of a side in tokens, or over all tokens.
 
-    # (B, rows, window_h, columns, window_w, 3C) -> (B * windows, window_h, window_w, 3C)
-    qkv = qkv.reshape(batch, rows, window_h, columns, window_w, -1).transpose(2, 3)
-    qkv = qkv.reshape(batch * rows * columns, window_h, window_w, -1)
-    q, k, v = qkv.chunk(3, dim=-1)
-    if block.attn.q_pool is not None:
-        q = _pool(q, block.attn.q_pool)
-    window_h, window_w = q.shape[1:3]
+    SAM 2 pads with zeros before the projection, so padding attends through the projection's bias. Projecting
+    first and padding with that bias is the same for less work: at 256 x 256 a stage of 16 x 16 tokens in
+    windows of 14 has 784 padded positions for 256 real ones.
 
-    heads = block.attn.num_heads
-    q, k, v = (part.flatten(1, 2).unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
-    x = F.scaled_dot_product_attention(q, k, v)  # (B * windows, heads, positions, C / heads)
+    Shape:
+        - tokens: (B, h, w, dim)
+        - returns: (B, h, w, dim_out), with ``halves`` half of h and w
+    """
 
-    x = x.transpose(1, 2).reshape(batch, rows, columns, window_h, window_w, -1).transpose(2, 3)
-    return x.reshape(batch, rows * window_h, columns * window_w, -1)
+    def __init__(self, dim: int, dim_out: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
+
+    def forward(self, tokens: Tensor, window: int | None, *, halves: bool) -> Tensor:
+        batch, height, width, _ = tokens.shape
+        window_h, window_w = (window, window) if window else (height, width)
+        pad_h, pad_w = -height % window_h, -width % window_w
+        rows, columns = (height + pad_h) // window_h, (width + pad_w) // window_w
+        qkv = pad_with(self.qkv(tokens), self.qkv.bias, pad_h, pad_w)
+
+        # (B, rows, window_h, columns, window_w, 3C) -> (B * windows, window_h, window_w, 3C)
+        qkv = qkv.reshape(batch, rows, window_h, columns, window_w, -1).transpose(2, 3)
+        q, k, v = qkv.reshape(batch * rows * columns, window_h, window_w, -1).chunk(3, dim=-1)
+        if halves:
+            q = _halve(q)
+            height, width = height // 2, width // 2
+        window_h, window_w = q.shape[1:3]
+
+        q, k, v = (
+            part.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v)
+        )
+        x = F.scaled_dot_product_attention(q, k, v)  # (B * windows, heads, positions, C / heads)
+
+        x = x.transpose(1, 2).reshape(batch, rows, columns, window_h, window_w, -1).transpose(2, 3)
+        x = x.reshape(batch, rows * window_h, columns * window_w, -1)
+        return self.proj(x[:, :height, :width])
 
 
 def pad_with(tokens: Tensor, value: Tensor, rows: int, columns: int) -> Tensor:
@@ -140,5 +199,5 @@ def pad_with(tokens: Tensor, value: Tensor, rows: int, columns: int) -> Tensor:
     return padded
 
 
-def _pool(tokens: Tensor, pool) -> Tensor:
-    return pool(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+def _halve(tokens: Tensor) -> Tensor:
+    return F.max_pool2d(tokens.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from timm.models.hieradet_sam2 import HieraDet
+from torch import nn
 
 from sam_spl.errors import ConfigError
 from sam_spl.models.hiera import Hiera, pad_with
@@ -76,6 +77,18 @@ def test_the_trunk_equals_timms_though_it_projects_before_padding(name):
         expected = timm.eval().forward_intermediates(image, output_fmt="NHWC", intermediates_only=True)
         for a, b in zip(ours(image), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_position_window_that_does_not_divide_the_grid_is_cut_at_its_edge():
+    trunk = Hiera(
+        embed_dim=16, num_heads=1, stages=(1,), window_spec=(6,), global_att_blocks=(), pos_size=(1, 1)
+    )
+    nn.init.zeros_(trunk.patch_embed.proj.weight)
+    nn.init.zeros_(trunk.patch_embed.proj.bias)
+    tokens = trunk.embed(torch.zeros(1, 3, 32, 64))  # a grid of 8 x 16
+    assert tokens.shape == (1, 8, 16, 16)
+    window = (trunk.pos_embed_window + trunk.pos_embed).permute(0, 2, 3, 1)
+    torch.testing.assert_close(tokens[:, 6:8, 12:16], window[:, :2, :4])
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (3, 0), (0, 2), (3, 2)])
