@@ -64,7 +64,8 @@ def convert(config: ConvertConfig) -> None:
         network=config.model,
     )
     if len(description["mean"]) not in (1, model.in_channels):
-        raise ConfigError(f"mean: {config.mean} is not valid, the network has {model.in_channels} channel(s).")
+        channels = model.in_channels
+        raise ConfigError(f"mean: {config.mean} is not valid, the network has {channels} channel(s).")
     weights = read_weights(config.source)
     to = config.to if config.to != "auto" else "ours" if weights.published else "published"
     target = save_weights(Path(config.target).expanduser(), weights.state, description, names=to)

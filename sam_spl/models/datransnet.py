@@ -21,8 +21,8 @@ class DATransNet(nn.Module):
     Args:
         train_size: side of the training images in pixels. It scales the attention scores for good, is in no
             published weights file (256, for IRSTD-1k 512), and changes probabilities by hundredths.
-        head_bias: start value of the head's bias; None keeps PyTorch's. Targets cover one pixel in a thousand, and
-            from a probability of one half it takes the first hundred steps to learn that.
+        head_bias: start value of the head's bias; None keeps PyTorch's. Targets cover one pixel in a
+            thousand, and from a probability of one half it takes the first hundred steps to learn that.
 
     Shape:
         - image: (B, 1, H, W) in [0, 1]; any H and W (padded to multiples of 32 by repeating the edge)
@@ -30,7 +30,7 @@ class DATransNet(nn.Module):
     """
 
     in_channels = 1
-    #: Arguments that change what weights mean and no tensor's shape; each is an attribute. Weights files state them.
+    #: Arguments that change what weights mean and no tensor's shape. Each is an attribute too.
     not_in_shapes = ("train_size",)
     published = DATRANSNET
 
@@ -97,9 +97,9 @@ class Res(nn.Module):
 class GradFormer(nn.Module):
     """Dynamic attention over central differences, one head per shift (DATransNet, section II-B).
 
-    Channels attend to channels, so time and memory are linear in the number of pixels. The 8C difference maps of a
-    shift (each neighbour at distance s minus the pixel) are never made: a 1x1 convolution over them is a 3x3
-    convolution of dilation s whose centre tap is minus the sum of the others.
+    Channels attend to channels, so time and memory are linear in the number of pixels. The 8C difference maps
+    of a shift (each neighbour at distance s minus the pixel) are never made: a 1x1 convolution over them is a
+    3x3 convolution of dilation s whose centre tap is minus the sum of the others.
 
     Args:
         channels: in and out.
@@ -146,11 +146,12 @@ class GradFormer(nn.Module):
 
 
 def differences(x: Tensor, weight: Tensor, shift: int) -> Tensor:
-    """A 1x1 convolution over the eight central differences at distance ``shift``, outside pixels by reflection.
+    """A 1x1 convolution over the eight central differences at a distance; the border is reflected.
 
     Args:
         x: (B, C, H, W).
-        weight: (N, 8C, 1, 1), neighbour by neighbour: up-left, up, up-right, left, right, down-left, down, down-right.
+        weight: (N, 8C, 1, 1), neighbour by neighbour: up-left, up, up-right, left, right, down-left, down,
+            down-right.
         shift: in pixels.
 
     Returns:
@@ -160,7 +161,8 @@ def differences(x: Tensor, weight: Tensor, shift: int) -> Tensor:
     kernel = torch.cat([taps[..., :4], -taps.sum(-1, keepdim=True), taps[..., 4:]], dim=-1).unflatten(
         -1, (3, 3)
     )
-    # Differences do not see a channel's mean, but with rounded taps, which no longer sum to zero, it would swamp them.
+    # Differences do not see a channel's mean, but with rounded taps, which no longer sum to zero, it would
+    # swamp them.
     x = x - x.mean((2, 3), keepdim=True)
     return F.conv2d(F.pad(x, (shift,) * 4, mode="reflect"), kernel, dilation=shift)
 
@@ -168,15 +170,15 @@ def differences(x: Tensor, weight: Tensor, shift: int) -> Tensor:
 def _stack_heads(maps: list[Tensor]) -> Tensor:
     """(B, rows, H, W) of each head to (B, heads, rows, HW), in the published memory order.
 
-    Heads are stacked behind the channels and the memory is then read as if in front of them, so the rows of one
-    "head" interleave the channels of all. Published weights need exactly that.
+    Heads are stacked behind the channels and the memory is then read as if in front of them, so the rows of
+    one "head" interleave the channels of all. Published weights need exactly that.
     """
     batch, rows = maps[0].shape[:2]
     return torch.stack(maps, dim=2).reshape(batch, len(maps), rows, -1)
 
 
 class GFEM(nn.Module):
-    """Global feature extraction on the deepest feature: non-local in space, gated in channels (section II-C)."""
+    """Global features of the deepest level: non-local in space, gated in channels (section II-C)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -235,7 +237,7 @@ class GatedUp(nn.Module):
 
 
 class InceptionDepthwise(nn.Module):
-    """A quarter of the channels each: untouched, 3x3, 1x11 and 11x1 depth-wise (InceptionNeXt, Yu et al., 2024)."""
+    """A quarter of the channels each: untouched, 3x3, 1x11, 11x1 (InceptionNeXt, Yu et al., 2024)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ _DECODERS = (
 
 
 def _describe(state: State) -> dict[str, Any]:
-    """One variant. Its recipe: grey value / 255, images as they are stored, and no rule for shrinking them."""
+    """One variant. Its recipe: grey value / 255, images at their own size, no rule for shrinking them."""
     return {"model": "datransnet", "mean": [0.0], "std": [1.0], "image_size": None, "resize": "pillow"}
 
 
@@ -77,8 +77,8 @@ DATRANSNET = Published(
     own_mark="gfem.gate.weight",
     describe=_describe,
     unstated={
-        "train_size": "DATransNet's attention depends on its training size, which published weights do not state. "
-        "Give train_size=256, or 512 for IRSTD-1k."
+        "train_size": "DATransNet's attention depends on its training size, which published weights do not "
+        "state. Give train_size=256, or 512 for IRSTD-1k."
     },
     prefix="model.",
     unused=_unused,

@@ -158,8 +158,8 @@ class Decoder(nn.Module):
             x = up(x, feature)
             maps.append(x)
 
-        # The published heads interpolate first. Interpolation weights sum to one, so a 1x1 convolution commutes
-        # with it, and one channel is cheaper to interpolate than C / 2.
+        # The published heads interpolate first. Interpolation weights sum to one, so a 1x1 convolution may
+        # come before it, and one channel is cheaper to interpolate than C / 2.
         size = features[0].shape[-2:]
         logits = [
             F.interpolate(head(x), size=size, mode="bilinear", align_corners=False)

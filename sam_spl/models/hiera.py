@@ -22,8 +22,8 @@ SAM2_NAMES = (("blocks.#.mlp.fc1", "blocks.#.mlp.layers.0"), ("blocks.#.mlp.fc2"
 class Hiera(nn.Module):
     """Token pyramid of SAM 2 (Ravi et al., 2024, arXiv 2408.00714), run one block at a time.
 
-    Weights start as truncated normals of 0.02, residual branches scaled down with depth, as timm's do: SAM 2's
-    are meant to replace them, and training starts from them where there are none.
+    Weights start as truncated normals of 0.02, residual branches scaled down with depth, as timm's do: SAM
+    2's are meant to replace them, and training starts from them where there are none.
 
     Args:
         embed_dim: channels of the first stage; they double from stage to stage.
@@ -59,7 +59,7 @@ class Hiera(nn.Module):
         self.blocks = nn.ModuleList()
         for stage, (dim, depth) in enumerate(zip(self.stage_dims, stages, strict=True)):
             for first in [True] + [False] * (depth - 1):
-                # The first block of a stage still attends in the windows of the one before, and halves the grid.
+                # The first block of a stage halves the grid, and attends in the windows of the stage before.
                 enters = first and stage > 0
                 window = None if len(self.blocks) in global_att_blocks else window_spec[stage - enters]
                 self.blocks.append(Block(dim // 2 if enters else dim, dim, num_heads * 2**stage, window))

@@ -32,7 +32,7 @@ class SelfPrompt(nn.Module):
             )
             for level, channel in enumerate(channels)
         )
-        # Scale by scale behind each other, so group g reads channels 3g, 3g + 1, 3g + 2 and mixes, for most g,
+        # The scales are concatenated, so group g reads channels 3g, 3g + 1, 3g + 2 and mixes, for most g,
         # neighbours of one scale. That is the published order, and its weights need it.
         self.fuse = nn.Conv2d(len(channels) * width, width, 1, groups=width)
 

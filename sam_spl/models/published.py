@@ -16,18 +16,19 @@ class Published:
     """The published weights of a network: an instance is its class's ``published``, in a file beside it.
 
     Attributes:
-        names: (ours, published) beginnings of parameter names. ``#`` stands for one number. The first row that fits
-            decides, the rest of a name is kept; a name that no row fits is the same in both. One table serves both
-            directions, so a round trip gives the names it began with.
+        names: (ours, published) beginnings of parameter names. ``#`` stands for one number. The first row
+            that fits decides, the rest of a name is kept; a name that no row fits is the same in both. One
+            table serves both directions, so a round trip gives the names it began with.
         marks: a file whose names begin with each of these is one of these files.
         own_mark: a tensor, under our name, that every state dict of this network holds.
-        describe: from tensors under our names to what the file leaves unsaid: ``model``, and ``mean``, ``std``,
-            ``image_size`` and ``resize`` where they are one for all files. None where no known variant fits.
+        describe: from tensors under our names to what the file leaves unsaid: ``model``, and ``mean``,
+            ``std``, ``image_size`` and ``resize`` where they are one for all files. None where no known
+            variant fits.
         arguments: the constructor's, where the published code has the same for every variant.
         unstated: argument that a file cannot be used without and does not state -> what to tell the user.
         prefix: stands before every name in a file.
-        unused: from tensors under our names to those that published files hold and nothing uses, under the names
-            that ``names`` has for them (``unused.*``); what they hold is irrelevant.
+        unused: from tensors under our names to those that published files hold and nothing uses, under the
+            names that ``names`` has for them (``unused.*``); what they hold is irrelevant.
         wrap: from tensors under published names to the content of a file.
     """
 

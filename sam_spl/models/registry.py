@@ -1,4 +1,4 @@
-"""Networks by name: the files of ``configs/model/`` are the list, and ``module:Class`` names a network of one's own."""
+"""Networks by name: the files of ``configs/model/``, or ``module:Class`` for a network of your own."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def model_names() -> list[str]:
 def model_file(name: str) -> dict[str, Any]:
     """The content of ``configs/model/<name>.yaml``.
 
-    ``name``; ``network``, the class as ``module:Class`` (or ``file.py:Class``, beside the YAML file); ``arguments`` of
-    its constructor; ``recipe``, the one that ``recipe=auto`` takes. With a SAM 2 trunk also
+    ``name``; ``network``, the class as ``module:Class`` (or ``file.py:Class``, beside the YAML file);
+    ``arguments`` of its constructor; ``recipe``, the one that ``recipe=auto`` takes. With a SAM 2 trunk also
     ``recipe_without_trunk_weights``, ``trunk_weights``, ``trunk_file`` and ``hub``.
 
     Raises:
@@ -87,7 +87,7 @@ def build_model(network: str | type[nn.Module], **arguments: Any) -> nn.Module:
     """Build a network with random weights.
 
     Args:
-        network: one of :func:`model_names`, as in ``configs/model/``; a reference ``module:Class``; or a class.
+        network: one of :func:`model_names`, as in ``configs/model/``; ``module:Class``; or a class.
         **arguments: of the constructor, beside or instead of those of the file.
 
     Returns:

@@ -29,8 +29,8 @@ class SAMSPL(nn.Module):
         mutual_calibration: False for the ablation with plain skips.
         freeze_trunk: keep the trunk as it is, as published with SAM 2 weights. None leaves it free until
             :mod:`~sam_spl.weights.sam2` brings such weights: a frozen random trunk teaches nothing.
-        head_bias: start value of the heads' bias; None keeps PyTorch's. Targets cover one pixel in a thousand, and
-            training from random weights gains from a start that says so (-4 is a probability of 0.018).
+        head_bias: start value of the heads' bias; None keeps PyTorch's. Targets cover one pixel in a
+            thousand, and training from random weights gains from a start near that (-4: 0.018).
 
     Shape:
         - image: (B, 3, H, W), normalised; any H and W (padded to multiples of 32 by repeating the edge)
@@ -38,7 +38,7 @@ class SAMSPL(nn.Module):
     """
 
     in_channels = 3
-    #: Arguments that change what weights mean and no tensor's shape; each is an attribute. Weights files state them.
+    #: Arguments that change what weights mean and no tensor's shape. Each is an attribute too.
     not_in_shapes = ("num_heads", "window_spec", "global_att_blocks")
     published = SAM_SPL
 
@@ -76,7 +76,8 @@ class SAMSPL(nn.Module):
             raise ConfigError(f"model.pos_size: {tuple(pos_size)} needs two sides above 0")
         if not all(0 <= index < sum(stages) for index in global_att_blocks):
             raise ConfigError(
-                f"model.global_att_blocks: {tuple(global_att_blocks)} needs blocks of the trunk, 0 to {sum(stages) - 1}"
+                f"model.global_att_blocks: {tuple(global_att_blocks)} needs blocks of the trunk, "
+                f"0 to {sum(stages) - 1}"
             )
         self.num_heads = num_heads
         self.window_spec, self.global_att_blocks = tuple(window_spec), tuple(global_att_blocks)

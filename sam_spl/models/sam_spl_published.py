@@ -61,7 +61,7 @@ _UPS = (
 
 
 def _describe(state: State) -> dict[str, Any] | None:
-    """The variant, by the width and the depth of its trunk. A file does not state the normalisation of its data set."""
+    """The variant, by width and depth of its trunk. The normalisation is the data set's, and not stated."""
     width = state.get(f"{_PATCH_EMBED}.weight")
     blocks = {match[1] for name in state if (match := re.match(r"encoder\.trunk\.blocks\.(\d+)\.", name))}
     if width is None:

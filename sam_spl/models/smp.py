@@ -16,8 +16,8 @@ class SMP(nn.Module):
     Args:
         arch: its name there: ``unet``, ``unetplusplus``, ``fpn``, ``deeplabv3plus``, ``segformer``, ...
         encoder: its name there, ``resnet18``, or ``tu-NAME`` for one of timm's.
-        encoder_weights: weights that the encoder starts from (``imagenet``), fetched from the hub; None: random.
-        head_bias: start value of the head's bias; None keeps PyTorch's. Targets cover one pixel in a thousand.
+        encoder_weights: weights that the encoder starts from (``imagenet``), fetched; None: random.
+        head_bias: start value of the head's bias; None keeps PyTorch's.
 
     Shape:
         - image: (B, 3, H, W), normalised; any H and W (padded to multiples of 32 by repeating the edge)
@@ -73,10 +73,11 @@ def _create(arch: str, encoder: str, weights: str | None) -> Any:
         )
     except OSError as error:  # of the hub and the network
         raise InputError(
-            f"model.encoder_weights: {weights} of {encoder} could not be fetched ({str(error).splitlines()[0]}). "
-            "Set model.encoder_weights=null to start from random weights."
+            f"model.encoder_weights: {weights} of {encoder} could not be fetched "
+            f"({str(error).splitlines()[0]}). Set model.encoder_weights=null to start from random weights."
         ) from error
     except (KeyError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"model.arch: {arch} with encoder {encoder} and encoder_weights {weights} cannot be built ({error})."
+            f"model.arch: {arch} with encoder {encoder} and encoder_weights {weights} cannot be built "
+            f"({error})."
         ) from error

@@ -16,25 +16,25 @@ def check_description(content: Any, path: Path) -> dict[str, Any]:
     """The description in a file of ours.
 
     What :func:`~sam_spl.weights.formats.save_weights` was given: ``model`` and ``arguments`` as for
-    :func:`~sam_spl.models.registry.build_model`; the network's input as ``mean`` and ``std`` (of values in [0, 1],
-    one for all channels or one each), ``image_size`` (the side of a square in pixels, None for each image's own size)
-    and ``resize`` (how images get there); ``trained_on`` (the data set's title, lists and fingerprints);
-    ``settings`` and ``selected_by``. A key may be absent, where its partner is too; further keys are kept as they are,
-    whatever JSON can hold: results repeat the whole description.
+    :func:`~sam_spl.models.registry.build_model`; the network's input as ``mean`` and ``std`` (of values in
+    [0, 1], one for all channels or one each), ``image_size`` (the side of a square in pixels, None for each
+    image's own size) and ``resize`` (how images get there); ``trained_on`` (the data set's title, lists and
+    fingerprints); ``settings`` and ``selected_by``. A key may be absent, where its partner is too; further
+    keys are kept as they are, whatever JSON can hold: results repeat the whole description.
 
     Raises:
-        InputError: a value of another kind or that JSON cannot hold, a size below 32, a spread that is not positive,
-            or a key without its partner.
+        InputError: a value of another kind or that JSON cannot hold, a size below 32, a spread that is not
+            positive, or a key without its partner.
     """
 
     def require(holds: bool, what: str) -> None:
         if not holds:
             raise InputError(
-                f"{path}: its description is malformed: {what}. Save or fetch the file again, or give its tensors as "
-                "a plain state dict."
+                f"{path}: its description is malformed: {what}. Save or fetch the file again, or give its "
+                "tensors as a plain state dict."
             )
 
-    require(_is_table(content), f"{_shown(content)} is no table of names and values")
+    require(_is_table(content), f"{_shown(content)} is not a table of names and values")
     for key, value in content.items():
         try:
             json.dumps(value, sort_keys=True, allow_nan=False)
@@ -98,7 +98,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "resize": (lambda value: value in RULES, f"one of {', '.join(RULES)}"),
     "trained_on": (
         lambda value: value is None or _is_origin(value),
-        "a table, its dataset, lists and fingerprint text, its sets a table of text, its samples tables of text",
+        "a table, its dataset, lists and fingerprint text, its sets a table of text, its samples tables of "
+        "text",
     ),
     "settings": (_is_text, "text"),
     "selected_by": (_is_text, "text"),

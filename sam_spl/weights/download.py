@@ -29,7 +29,7 @@ def trunk_files() -> dict[str, str]:
 
 
 def fetch(url: str, file: Path) -> None:
-    """Fetch ``url`` into ``file``, unless it is there; what an earlier attempt left in ``<file>.part`` is kept.
+    """Fetch ``url`` into ``file``, unless it is there; an earlier attempt's ``<file>.part`` is continued.
 
     Raises:
         InputError: the server cannot be reached or does not have the file, or the folder cannot be written.
@@ -64,8 +64,8 @@ def fetch(url: str, file: Path) -> None:
         os.replace(part, file)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise InputError(
-            f"{url} cannot be fetched ({error}). Check the network and run this again: it resumes where it stopped. "
-            f"Or fetch the file on another machine and copy it to {file}"
+            f"{url} cannot be fetched ({error}). Check the network and run this again: it resumes where it "
+            f"stopped. Or fetch the file on another machine and copy it to {file}"
         ) from error
     except OSError as error:
         raise InputError(
@@ -74,7 +74,7 @@ def fetch(url: str, file: Path) -> None:
 
 
 def check(file: Path, name: str, digest: str | None = None) -> str:
-    """Check every tensor's CRC-32, the whole file's SHA-256 where it is known, and that the trunk fits its network.
+    """Check every tensor's CRC-32, the file's SHA-256 where it is known, and that the trunk fits.
 
     Args:
         file: the checkpoint.

@@ -1,4 +1,4 @@
-"""Weights files: ours, described, and plain state dicts. Strict: nothing is unpickled, nothing is half read."""
+"""Weights files: ours, which describe themselves, and plain state dicts. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ class Weights:
 
     Attributes:
         path: the file.
-        state: tensors under our names, or under those of a plain state dict that no network here has published.
-        description: what our files say of themselves (:func:`~sam_spl.weights.description.check_description`); empty
-            where a file says nothing.
+        state: tensors under our names, or under those of a plain state dict that no network here has
+            published.
+        description: what our files say of themselves
+            (:func:`~sam_spl.weights.description.check_description`); empty where a file says nothing.
         published: of published weights, what their network declares of them.
     """
 
@@ -54,8 +55,8 @@ def read_weights(file: str | Path, network: Any = None) -> Weights:
     """Read any weights file that this toolkit understands, on the CPU.
 
     Args:
-        file: ``.safetensors`` or ``.pt`` of ours, a run folder (its ``best``, else ``last``), published weights or a
-            training checkpoint around them, a plain state dict, or a SAM 2 / 2.1 checkpoint.
+        file: ``.safetensors`` or ``.pt`` of ours, a run folder (its ``best``, else ``last``), published
+            weights or a training checkpoint around them, a plain state dict, or a SAM 2 / 2.1 checkpoint.
         network: a class or a model whose published names are tried before those of ``configs/model/``.
 
     Raises:
@@ -117,8 +118,8 @@ def read_frozen(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     plain = isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
     if not plain or not isinstance(digest, str):
         raise InputError(
-            f"{path}: its frozen is malformed: it needs the name of a .safetensors file beside it and its sha256. "
-            "Save or fetch the file again."
+            f"{path}: its frozen is malformed: it needs the name of a .safetensors file beside it and its "
+            "sha256. Save or fetch the file again."
         )
     beside = path.parent / name
     if not beside.is_file():
@@ -127,8 +128,8 @@ def read_frozen(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         )
     if sha256(beside) != digest:
         raise InputError(
-            f"{path}: its frozen weights were another {name} (SHA-256 {digest[:16]}...). Keep both files of one run "
-            "together."
+            f"{path}: its frozen weights were another {name} (SHA-256 {digest[:16]}...). Keep both files of "
+            "one run together."
         )
     return _read_safetensors(beside)[0]
 
@@ -168,8 +169,8 @@ def save_weights(
         state: tensors under our names.
         description: model, arguments, normalisation, image size; read back by
             :func:`~sam_spl.weights.loading.load_model`.
-        names: ``published`` writes what the network's published code loads, the tensors that nothing uses filled
-            with zeros.
+        names: ``published`` writes what the network's published code loads, the tensors that nothing uses
+            filled with zeros.
 
     Raises:
         InputError: the description is malformed, the file cannot be written, the network has no published
@@ -238,7 +239,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
         description = json.loads(metadata["sam_spl"])
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: its description is malformed: no JSON ({first_line(error)}). Save or fetch the file again."
+            f"{path}: its description is malformed: no JSON ({first_line(error)}). Save or fetch the file "
+            "again."
         ) from error
     return state, check_description(description, path)
 

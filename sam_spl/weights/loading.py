@@ -25,15 +25,16 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def load_weights(model: nn.Module, file: str | Path) -> nn.Module:
     """Load a file of any kind but SAM 2's into ``model``; all of it or an error.
 
-    Some arguments change what weights mean and no tensor's shape (a network names them in ``not_in_shapes``). A file
-    that was trained with other ones is refused. Where a file does not state one (of DATransNet's, published weights
-    do not state ``train_size``), the model's own is taken and a warning says so.
+    Some arguments change what weights mean and no tensor's shape (a network names them in ``not_in_shapes``).
+    A file that was trained with other ones is refused. Where a file does not state one (of DATransNet's,
+    published weights do not state ``train_size``), the model's own is taken and a warning says so.
 
     A trunk that was frozen when these weights were trained is frozen, unless the model was built with
     ``freeze_trunk=False``.
 
     Raises:
-        InputError: names are missing, unexpected, misshapen or mistyped, or the weights are another variant's.
+        InputError: names are missing, unexpected, misshapen or mistyped, or the weights are another
+            variant's.
     """
     weights = _whole_network(read_weights(file, model))
     published = weights.published
@@ -64,18 +65,18 @@ def load_model(
 
     Args:
         file: a file of ours, a run folder, or published weights, whose network and variant their shapes tell.
-        network: the class of the file's network, or a reference to it (``module:Class``, ``file.py:Class``), built
-            with the file's arguments. Needed where the network is not in ``configs/model/``: a file names such code,
-            and only you can say that it is to be imported.
-        **given: arguments that change no shape, where the file does not state them: ``train_size=256`` of published
-            DATransNet weights. None, and those that belong to other networks, are ignored.
+        network: the class of the file's network, or a reference to it (``module:Class``, ``file.py:Class``),
+            built with the file's arguments. Needed where the network is not in ``configs/model/``: a file
+            names such code, and only you can say that it is to be imported.
+        **given: arguments that change no shape, where the file does not state them: ``train_size=256`` of
+            published DATransNet weights. None, and those that belong to other networks, are ignored.
 
     Returns:
         The model in evaluation mode and what the file says of itself, the model's name and arguments always.
 
     Raises:
-        InputError: as :func:`~sam_spl.weights.formats.read_weights` and :func:`load_weights`; a network that only
-            ``network`` can name; an argument that is unknown, or not the file's.
+        InputError: as :func:`~sam_spl.weights.formats.read_weights` and :func:`load_weights`; a network that
+            only ``network`` can name; an argument that is unknown, or not the file's.
         ConfigError: ``network`` or an argument's name is unknown.
     """
     cls = network_class(network) if isinstance(network, str) else network
@@ -86,8 +87,8 @@ def load_model(
     name = description["model"]
     if cls is None and is_reference(name):
         raise InputError(
-            f"{weights.path}: its network is {name}, code that is not imported because a file says so. Name it "
-            f"yourself: model={name} on the command line, load_model(file, network=...) in Python."
+            f"{weights.path}: its network is {name}, code that is not imported because a file says so. Name "
+            f"it yourself: model={name} on the command line, load_model(file, network=...) in Python."
         )
     try:
         cls = cls or network_class(name)
@@ -102,7 +103,8 @@ def load_model(
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """``load_state_dict`` that changes nothing unless every name, shape and type fits, and lists what does not.
+    """``load_state_dict`` that changes nothing unless every name, shape and type fits, and lists what does
+    not.
 
     Floating values may have 16, 32 or 64 bits, and are finite in the model's own.
     """
@@ -124,8 +126,8 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
             problems[:12] + ([f"... and {len(problems) - 12} more"] if len(problems) > 12 else [])
         )
         raise InputError(
-            f"{source}: these weights are not this model's (another variant? other switches? damaged?), nothing was "
-            f"loaded:\n  {shown}"
+            f"{source}: these weights are not this model's (another variant? other switches? damaged?), "
+            f"nothing was loaded:\n  {shown}"
         )
     module.load_state_dict(state)
 
@@ -153,7 +155,8 @@ def _mistyped(value: Tensor, own: Tensor | None) -> str | None:
 def _whole_network(weights: Weights) -> Weights:
     if weights.published is None and any(name.startswith(SAM2_PREFIX) for name in weights.state):
         raise InputError(
-            f"{weights.path}: SAM 2 weights hold the trunk only. Train with model.trunk_weights={weights.path}"
+            f"{weights.path}: SAM 2 weights hold the trunk only. "
+            f"Train with model.trunk_weights={weights.path}"
         )
     return weights
 

@@ -1,4 +1,4 @@
-"""Published weights: the mechanism. What is peculiar to a network stands beside it (``models/published.py``)."""
+"""Published weights: the mechanism. What is peculiar to a network is declared beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from sam_spl.registry import is_reference
 T = TypeVar("T")
 Names = tuple[tuple[str, str], ...]
 
-#: What published files hold and no network uses: kept in converted files under this prefix, ignored on loading.
+#: What published files hold and no network uses: kept in converted files under this prefix, ignored on
+#: loading.
 UNUSED = "unused."
 
 
@@ -39,7 +40,7 @@ def rename(state: Mapping[str, T], names: Names) -> dict[str, T]:
 
 
 def declared(network: Any = None) -> list[Published]:
-    """What networks declare: that of ``network`` (a class or a model) first, then of all in ``configs/model/``."""
+    """What networks declare: ``network`` (a class or a model) first, then those of ``configs/model/``."""
     networks = [network, *map(network_class, model_names())]
     return list(dict.fromkeys(one for of in networks if (one := getattr(of, "published", None)) is not None))
 
@@ -60,7 +61,7 @@ def identify(state: Mapping[str, Tensor], network: Any = None) -> tuple[dict[str
 
 
 def stated_arguments(state: Mapping[str, Tensor], published: Published) -> dict[str, Any]:
-    """The arguments that the published code built the network of these weights with, as far as that is known."""
+    """The arguments that the published code built this network with, as far as they are known."""
     name = (published.describe(state) or {}).get("model")
     variant = model_file(name).get("arguments", {}) if name else {}
     known = {key: value for key, value in variant.items() if key not in published.unstated}
@@ -83,14 +84,15 @@ def published_file(state: Mapping[str, Tensor], description: Mapping[str, Any], 
     published = next((one for one in declared(network) if one.own_mark in state), None)
     if published is None:
         raise InputError(
-            f"{path}: {name or 'this network'} declares no published names. Write a file of this toolkit (--to ours)."
+            f"{path}: {name or 'this network'} declares no published names. Write a file of this toolkit "
+            "(--to ours)."
         )
     trained = description.get("arguments", {})
     decisive = getattr(network, "not_in_shapes", ())
     for key, value in stated_arguments(state, published).items():
         if key in decisive and as_lists(trained.get(key, value)) != value:
             raise InputError(
-                f"{path}: the published code has {key} {value}, these weights were trained with {trained[key]} and "
+                f"{path}: the published code has {key} {value}, these weights have {trained[key]} and "
                 f"would give other results there. Train with model.{key}={value} for weights of that code."
             )
     complete = {**published.unused(state), **state}

@@ -66,8 +66,8 @@ def _fetch(name: str) -> dict[str, Tensor]:
         state = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:  # a hub fails in more ways than can be listed
         raise InputError(
-            f"model.trunk_weights=hub: {name} could not be fetched ({first_line(error)}). On a machine without "
-            "network, copy a SAM 2.1 checkpoint there (sam-spl download --help lists them) and give its path."
+            f"model.trunk_weights=hub: {name} cannot be fetched ({first_line(error)}). On a machine without "
+            "network, copy a SAM 2.1 checkpoint there (docs/weights.md lists them) and give its path."
         ) from error
     return {key: value for key, value in state.items() if not key.startswith("head.")}
 
@@ -79,5 +79,5 @@ def _check_depth(state: Mapping[str, Tensor], trunk: Any, where: str) -> None:
     if deeper and f"blocks.{depth}.proj.weight" not in state:
         raise InputError(
             f"{where}: these trunk weights are another variant's: the model's last stage ends after block "
-            f"{depth - 1}, theirs goes on. Give the SAM 2 file of this variant (sam-spl download --help lists them)."
+            f"{depth - 1}, theirs goes on. Give this variant's SAM 2 file (docs/weights.md lists them)."
         )

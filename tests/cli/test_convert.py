@@ -68,7 +68,7 @@ def test_a_normalisation_that_the_network_cannot_have_leaves_no_file(tmp_path, v
     config = ConvertConfig(
         str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), mean=values, std=[0.2] * len(values)
     )
-    with pytest.raises((ConfigError, InputError), match="has 3 channel|'mean' is not JSON"):
+    with pytest.raises((ConfigError, InputError), match=r"has 3 channel|'mean' is not JSON"):
         convert(config)
     assert not (tmp_path / "b.pt").exists()
 

@@ -111,7 +111,7 @@ def test_a_plain_state_dict_needs_the_network_alone(own):
 
 
 def test_names_of_a_described_file_stay_as_they_are(own):
-    """``model.`` is DATransNet's prefix, ``inc.0.`` its published stem: neither matters in another's files."""
+    """``model.`` is DATransNet's prefix, which matters in its published files alone."""
     model, file = _saved(own, "Wrapped")
     assert load_model(file, network=type(model))[0].state_dict().keys() == model.state_dict().keys()
     torch.save(model.state_dict(), own / "plain.pt")
@@ -142,7 +142,7 @@ def test_a_network_declares_its_published_names_and_no_other_table_takes_them(ow
 
     torch.save(golden_state("t"), own / "t.pth")  # and the tables of the others are for theirs
     assert load_model(own / "t.pth")[1]["model"] == "sam_spl_t"
-    with pytest.raises(InputError, match=r"has dilation 1, these weights were trained with 2"):
+    with pytest.raises(InputError, match=r"has dilation 1, these weights have 2"):
         save_weights(
             own / "q.pth", model.state_dict(), build_model("mine", dilation=2).built_from, names="published"
         )

@@ -1,0 +1,83 @@
+"""Files: found, read without unpickling, written whole."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+import sam_spl
+from sam_spl.errors import InputError
+from sam_spl.weights.formats import read_weights, save_weights
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch, nothing):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match=r"^weights: no file is named\. Give a weights file or a run folder\.$"
+    ):
+        read_weights(nothing)
+    with pytest.raises(InputError, match=r"\. is a folder without"):
+        read_weights(".")
+
+
+def test_tensors_without_one_shape_are_no_state_dict(tmp_path, tiny):
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
+    torch.save({**tiny.state_dict(), "decoder.heads.0.bias": nested}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="no plain state dict"):
+        sam_spl.load_weights(tiny, tmp_path / "w.pt")
+
+
+class _Bomb:
+    def __reduce__(self):
+        return print, ("the bomb went off",)
+
+
+def _bomb(path):
+    path.write_bytes(pickle.dumps({"model": _Bomb()}))
+
+
+def _zipped_bomb(path):
+    torch.save({"model": _Bomb()}, path)
+
+
+def _truncated(path):
+    torch.save({"weight": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:1500])
+
+
+def _truncated_safetensors(path):
+    save_weights(path, {"weight": torch.zeros(1000)}, {})
+    path.write_bytes(path.read_bytes()[:900])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("w.pt", _bomb, "pickled code"),
+        ("w.pt", _zipped_bomb, "pickled code"),
+        ("w.pt", _truncated, "damaged, truncated"),
+        ("w.safetensors", _truncated_safetensors, "damaged, truncated"),
+        ("w.pt", lambda path: path.write_bytes(b""), "damaged, truncated"),
+        ("w.pt", lambda path: path.write_text("hello"), "damaged, truncated"),
+        ("w.pt", lambda path: torch.save([1, 2], path), "no weights"),
+        ("w.pt", lambda path: torch.save({"a": 1}, path), "no plain state dict"),
+        ("w.pt", lambda path: torch.save({1: torch.zeros(1)}, path), "no weights"),
+        ("w.pt", lambda path: None, "no file"),
+        ("w", lambda path: path.mkdir(), "without best.safetensors"),
+    ],
+)
+def test_files_that_are_no_weights_end_in_one_message_and_run_nothing(tmp_path, capsys, name, write, message):
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=message):
+        read_weights(tmp_path / name)
+    assert "bomb went off" not in capsys.readouterr().out
+
+
+def test_a_failed_write_leaves_neither_file_nor_remains(tmp_path, tiny):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        save_weights(tmp_path / "file" / "w.pt", tiny.state_dict(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
