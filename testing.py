@@ -1,7 +1,8 @@
-"""Test saved weights: ``python testing.py --help``."""
+"""Test a network: ``python testing.py --help``. The same as ``sam-spl test``."""
 
-from sam_spl.cli.commands import test
-from sam_spl.cli.errors import run
+import sys
+
+from sam_spl.cli.main import main
 
 if __name__ == "__main__":
-    run(test)
+    main(["test", *sys.argv[1:]])

@@ -1,7 +1,8 @@
-"""Train a network: ``python training.py --help``."""
+"""Train a network: ``python training.py --help``. The same as ``sam-spl train``."""
 
-from sam_spl.cli.commands import train
-from sam_spl.cli.errors import run
+import sys
+
+from sam_spl.cli.main import main
 
 if __name__ == "__main__":
-    run(train)
+    main(["train", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Processes and devices: the one place that reads torchrun's environment."""
+"""Device, precision, determinism and processes: the one place that reads the environment."""
 
 from __future__ import annotations
 
@@ -30,12 +30,17 @@ class World:
     rank: int
     size: int
     device: torch.device
-    precision: torch.dtype | None
+    precision: torch.dtype | None = None
 
     @property
     def main(self) -> bool:
         """Whether this process writes files and talks."""
         return self.rank == 0
+
+    @property
+    def precision_name(self) -> str:
+        """The dtype of the forward pass, as results state it."""
+        return str(self.precision or torch.float32).removeprefix("torch.")
 
     def autocast(self) -> torch.autocast:
         """Context of the forward pass."""
@@ -72,19 +77,18 @@ class World:
 
 
 @contextmanager
-def distributed(device: str, precision: str, *, use_ddp: bool = False) -> Iterator[World]:
+def distributed(device: str, *, use_ddp: bool = False) -> Iterator[World]:
     """Join torchrun's processes, if there are any, and choose the device.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``auto`` (bf16 where the device has it, else float32), ``fp32``, ``bf16`` or ``fp16``.
         use_ddp: the user expects torchrun.
 
     Raises:
         ConfigError: ``use_ddp`` without torchrun.
         InputError: a device that is not there.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = world_size()
     rank, local_rank = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     if use_ddp and "WORLD_SIZE" not in os.environ:
         raise ConfigError(
@@ -95,7 +99,7 @@ def distributed(device: str, precision: str, *, use_ddp: bool = False) -> Iterat
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.deterministic = True  # a seed fixes a run
-    world = World(rank, size, chosen, pick_precision(precision, chosen))
+    world = World(rank, size, chosen)
     if size == 1:
         yield world
         return
@@ -106,6 +110,16 @@ def distributed(device: str, precision: str, *, use_ddp: bool = False) -> Iterat
     finally:
         gc.collect()  # a DistributedDataParallel that outlives its group may abort the process
         dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """The number of processes that torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def loader_workers(asked: int | None, device: torch.device) -> int:
+    """Loader processes: as asked, else 4 beside a GPU and none on a CPU, which they would share."""
+    return asked if asked is not None else 0 if device.type == "cpu" else 4
 
 
 def pick_device(name: str, local_rank: int | None = None) -> torch.device:
@@ -143,7 +157,7 @@ def promise_float32() -> None:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of autocast; ``auto`` is bf16 where the hardware multiplies it, else float32 (None)."""
+    """The dtype of autocast; ``auto`` is bf16 where the hardware supports it, else float32 (None)."""
     if name == "auto":
         if device.type == "cuda":
             fast = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import cv2
 import numpy as np
 import PIL.Image
@@ -30,7 +28,7 @@ from timm.models.hieradet_sam2 import HieraDet
 from torch import nn
 from torchvision.transforms.v2 import functional as tv
 
-from sam_spl.cli.errors import run
+from sam_spl.cli.main import finish
 from sam_spl.data.examine import examine
 from sam_spl.data.layout import Item
 from sam_spl.data.normalise import Normalise
@@ -249,4 +247,4 @@ def synchronise(device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    run(benchmark)
+    finish(lambda: benchmark(sys.argv[1:]))

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import util
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
+from sam_spl.cli.compose import test_config, train_config
+from sam_spl.cli.grammar import parse
+from sam_spl.cli.main import command as command_named
+from sam_spl.cli.main import execute
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -102,6 +107,31 @@ def sirst() -> Path:
     if not data or not (Path(data) / "SIRST").is_dir():
         pytest.skip("SAM_SPL_DATA names no folder that holds SIRST")
     return Path(data) / "SIRST"
+
+
+def config_of(name: str, words: Sequence[str] = ()) -> Any:
+    """The settings that ``sam-spl train`` or ``test`` makes of a command line."""
+    make = {"train": train_config, "test": test_config}[name]
+    return make(parse([str(word) for word in words], command_named(name)).words)
+
+
+def train(words: Sequence[Any]) -> None:
+    """``training.py`` in this process."""
+    execute(["train", *map(str, words)])
+
+
+def test(words: Sequence[Any]) -> None:
+    """``testing.py`` in this process."""
+    execute(["test", *map(str, words)])
+
+
+test.__test__ = False
+
+
+def results_in(folder: Path) -> dict[str, Any]:
+    """The one result file below a folder."""
+    (file,) = folder.rglob("results.json")
+    return json.loads(file.read_text())
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

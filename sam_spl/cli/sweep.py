@@ -1,87 +1,77 @@
-"""Several runs in one command: ``key=a,b`` and ``key=[a,b]``."""
+"""Several jobs in one command: ``key=a,b`` and, in testing, ``key=[a,b]``."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
-from sam_spl.cli.flags import explain, quote
-from sam_spl.config import config_folder
+from sam_spl.cli.compose import TRAIN_GROUPS
+from sam_spl.cli.grammar import Word, split
 from sam_spl.errors import ConfigError
 
 
-def as_union(overrides: Sequence[str]) -> list[str]:
-    """``dataset=[a,b]`` of training: the two as one set."""
-    return [
-        word
-        for override in overrides
-        for word in (
-            ["dataset=union", f"dataset.members={override.removeprefix('dataset=')}"]
-            if override.startswith("dataset=[")
-            else [override]
-        )
-    ]
+@dataclass(frozen=True)
+class Job:
+    """One of the things that a command does.
+
+    Attributes:
+        name: what is special about it; empty for a single one.
+        words: its command line.
+    """
+
+    name: str
+    words: list[Word]
 
 
-def as_sweep(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """``key=[a,b]`` of testing: one after the other, as ``key=a,b``."""
-    spread = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        value = value.strip("'") if value.startswith("'[") else value  # a flag's value is quoted
-        if key in keys and value.startswith("["):
-            names = (name.strip() for name in value[1:-1].split(","))
-            override = f"{key}={','.join(quote(name) if key == 'weights' else name for name in names)}"
-        spread.append(override)
-    return spread
+def jobs(words: Sequence[Word], *, several: Sequence[str] = (), multirun: bool = False) -> list[Job]:
+    """One job for each combination of the values that keys have.
 
-
-def jobs(overrides: Sequence[str], *, multirun: bool) -> dict[str, list[str]]:
-    """One list of overrides for each combination of the values that are swept, as ``model=a,b``, by what is special.
+    Args:
+        words: of the command line.
+        several: keys that take ``a,b`` and ``[a,b]`` for one after the other without ``-m``.
+        multirun: with ``-m`` every key takes ``a,b`` so.
 
     Raises:
-        ConfigError: several values for a key, but no ``multirun``; two combinations of one name; or an override that
-            Hydra cannot read.
+        ConfigError: two combinations would have one name.
     """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(explain(error, "")) from error
-    swept = [word for word in parsed if word.is_sweep_override()]
-    if not swept:
-        return {"": list(overrides)}
-    if not multirun:
-        raise ConfigError(
-            f"{swept[0].input_line}: several values. Add -m to run one after the other, or write "
-            f"{swept[0].key_or_group}=[...] for a list."
-        )
-    fixed = [str(word.input_line) for word in parsed if not word.is_sweep_override()]
-    choices = [[(word, value) for value in word.sweep_string_iterator()] for word in swept]
-    named: dict[str, list[str]] = {}
+    last = {word.key: word for word in words}  # of two for one key the later one counts
+    choices = [_choices(word, multirun or word.key in several, word.key in several) for word in last.values()]
+    swept = [options for options in choices if len(options) > 1]
+    found: list[Job] = []
     for combination in itertools.product(*choices):
-        name = "-".join(_label(word.key_or_group, value) for word, value in combination)
-        words = [f"{word.get_key_element()}={value}" for word, value in combination]
-        if name in named:
-            same = f"{' '.join(named[name][len(fixed) :])} and {' '.join(words)}"
-            raise ConfigError(f"{same} would both be called {name}. Start them one by one, or rename one.")
-        named[name] = [*fixed, *words]
-    return named
+        special = [word for word in combination if any(word in options for options in swept)]
+        job = Job("-".join(map(_label, special)), list(combination))
+        for other in found:
+            if other.name == job.name:
+                theirs = [
+                    word for word in other.words if last[word.key] in [last[one.key] for one in special]
+                ]
+                both = f"{' '.join(map(str, theirs))} and {' '.join(map(str, special))}"
+                raise ConfigError(
+                    f"{both} would both be called {job.name}. Start them one by one, or rename one."
+                )
+        found.append(job)
+    return found
 
 
-def _label(key: str, value: str) -> str:
-    """How a swept value is called in a folder's name; a file of weights with its run, since runs call theirs alike."""
-    parts = value.strip("'").rstrip("/").split("/")
-    last = (
-        parts[-2:]
-        if key == "weights" and Path(parts[-1]).suffix in (".pt", ".pth", ".safetensors")
-        else parts[-1:]
-    )
-    value = re.sub(r"[^\w.+-]+", "_", "_".join(last))
-    return (
-        value if (config_folder() / key).is_dir() or key == "weights" else f"{key.rpartition('.')[2]}={value}"
-    )
+def _choices(word: Word, spread: bool, lists: bool) -> list[Word]:
+    text = word.text
+    if not spread or not isinstance(text, str):
+        return [word] if isinstance(text, str) or not lists else [Word(word.key, one) for one in text]
+    if text.startswith("[") and text.endswith("]"):
+        parts = split(text[1:-1]) if lists else (text,)
+    else:
+        parts = split(text)
+    return [Word(word.key, part) for part in parts] or [word]
+
+
+def _label(word: Word) -> str:
+    """What a value is called in a folder's name; a file of weights with its run, since runs call theirs alike."""
+    parts = str(word.text).strip("'\"").rstrip("/").split("/")
+    is_file = word.key == "weights" and Path(parts[-1]).suffix in (".pt", ".pth", ".safetensors")
+    value = re.sub(r"[^\w.+-]+", "_", "_".join(parts[-2:] if is_file else parts[-1:]))
+    by_value = word.key in TRAIN_GROUPS or word.key == "weights"
+    return value if by_value else f"{word.key.rpartition('.')[2]}={value}"

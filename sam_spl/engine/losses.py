@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam_spl.errors import ConfigError
+from sam_spl.engine.config import LossConfig
+from sam_spl.errors import ConfigError, nearest
+from sam_spl.registry import Registry
 
 
 class SegmentationLoss(nn.Module):
@@ -28,6 +33,10 @@ class SegmentationLoss(nn.Module):
         super().__init__()
         if iou_over not in ("image", "batch"):
             raise ConfigError(f"loss.iou_over: {iou_over!r} is neither image nor batch")
+        if min(bce, iou) < 0 or bce + iou <= 0:
+            raise ConfigError(
+                f"loss.bce, loss.iou: weights {bce:g} and {iou:g} need to be >= 0, one of them above"
+            )
         self.bce, self.iou, self.iou_over = bce, iou, iou_over
 
     def forward(self, logits: list[Tensor], mask: Tensor) -> Tensor:
@@ -47,3 +56,29 @@ def soft_iou_loss(prob: Tensor, mask: Tensor, *, over: str) -> Tensor:
     intersection = (prob * mask).sum(dims)
     union = (prob + mask).sum(dims) - intersection
     return (1 - (intersection + 1) / (union + 1)).mean()
+
+
+#: Losses by name: called with ``loss.arguments``, each gives a function of (list of logit maps, mask).
+LOSSES: Registry[Callable[..., Callable[[list[Tensor], Tensor], Tensor]]] = Registry(
+    "loss.name", {"segmentation": SegmentationLoss}
+)
+
+
+def build_loss(config: LossConfig) -> Callable[[list[Tensor], Tensor], Tensor]:
+    """The loss that a configuration asks for.
+
+    Raises:
+        ConfigError: an unknown loss, or arguments that it does not take.
+    """
+    loss = LOSSES[config.name]
+    known = inspect.signature(loss).parameters
+    for key in config.arguments:
+        if key not in known:
+            raise ConfigError(
+                f"loss.{key}: {config.name} has no such argument. Nearest: {nearest(key, known)}"
+            )
+    try:
+        inspect.signature(loss).bind(**config.arguments)
+    except TypeError as error:
+        raise ConfigError(f"loss: {config.name}: {error}. Give it as loss.arguments={{...}}.") from error
+    return loss(**config.arguments)

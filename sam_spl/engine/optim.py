@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from timm.utils import ModelEmaV3
+from torch import nn
 
+from sam_spl.engine.config import OptimizerConfig
 from sam_spl.errors import ConfigError
 
 
-def build_optimizer(model: nn.Module, config: Any) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Any optimizer that timm knows by name, over the parameters that train.
 
     Args:
         model: parameters under ``encoder.trunk`` get ``lr * trunk_lr_scale``.
-        config: :class:`~sam_spl.cli.config.OptimizerConfig`.
+        config: name, learning rate, weight decay and further arguments.
 
     Raises:
         ConfigError: unknown optimizer, or arguments that it does not take.
@@ -43,7 +43,7 @@ def build_optimizer(model: nn.Module, config: Any) -> torch.optim.Optimizer:
         ) from error
 
 
-def learning_rate(epoch: float, epochs: int, config: Any) -> float:
+def learning_rate(epoch: float, epochs: int, config: OptimizerConfig) -> float:
     """The learning rate at a moment of training, in epochs from the start.
 
     Linear from 0 over ``warmup_epochs``, then half a cosine from ``lr`` to ``eta_min`` at the end of the last epoch,
@@ -54,7 +54,7 @@ def learning_rate(epoch: float, epochs: int, config: Any) -> float:
             The start of the first one would have a warm-up of zero, so a warm-up takes the epoch's middle: the mean
             of what ``per_step`` gives.
         epochs: of the whole training.
-        config: :class:`~sam_spl.cli.config.OptimizerConfig`.
+        config: the schedule.
     """
     warmup = config.warmup_epochs
     if epoch < warmup:
@@ -72,20 +72,26 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and buffers.
+class Average:
+    """An exponential moving average of weights and buffers (timm's), with a warm-up.
 
-    After n updates the decay is at most (1 + n) / (10 + n): the random start is forgotten soon.
+    Update n uses a decay of at most (1 + n) / (10 + n), so the random start is forgotten soon; the first copies.
+
+    Attributes:
+        module: the averaged network.
+        updates: how many there were.
     """
 
-    @torch.no_grad()
-    def update(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
-        count = int(num_averaged)
-        weight = 1 - min(decay, (1 + count) / (10 + count))
-        if average[0].is_floating_point():
-            torch._foreach_lerp_(average, current, weight)
-        else:
-            for mine, theirs in zip(average, current, strict=True):
-                mine.copy_(theirs)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        # timm's warm-up at step s > 1 is s' / (9 + s') with s' = s - 1.
+        self._ema = ModelEmaV3(model, decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0)
+        self.updates = 0
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    @property
+    def module(self) -> nn.Module:
+        return self._ema.module
+
+    def update(self, model: nn.Module) -> None:
+        """Take in the network's weights as they are now."""
+        self._ema.update(model, step=self.updates + 2 if self.updates else 0)
+        self.updates += 1

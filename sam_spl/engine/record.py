@@ -1,31 +1,105 @@
-"""A run folder: what it holds, written whole, and how a run goes on from it."""
+"""The record of a run: its folder, what is written there, and how a run goes on from it.
+
+The saved configuration is the run. A file holds values: names in it are looked up in registries, and code that a user
+brought has to be named again on the command line.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
 
+from sam_spl.config import plain, read
+from sam_spl.engine.config import TrainConfig
 from sam_spl.errors import ConfigError, InputError
-from sam_spl.files import atomic, write_text
-from sam_spl.weights.formats import FORMAT, read_torch, save_weights
+from sam_spl.files import atomic, lock, write_text
+from sam_spl.registry import is_reference
+from sam_spl.report.curves import draw_curves
+from sam_spl.weights.formats import FORMAT, read_frozen, read_torch, save_weights, sha256
+
+#: What a resumed run may do otherwise than it was started.
+MAY_CHANGE = (
+    "trainer.epochs",
+    "trainer.batch_size",  # if processes change so that their product does not
+    "trainer.eval_batch_size",
+    "trainer.eval_every",
+    "trainer.save_every",
+    "dataset.data_path",  # to another copy: the list of training images is compared
+    "device",
+    "num_workers",
+    "use_ddp",
+    "save_dir",
+    "logger",
+    "test_on",
+)
+#: What tells how to start, and is no part of a run.
+_PASSING = ("resume", "overwrite")
+#: Keys whose values may name code.
+_REFERENCES = ("model.name", "loss.name", "trainer.augment", "logger")
+
+_STATE = {
+    "config": dict,
+    "description": dict,
+    "model": dict,
+    "optimizer": dict,
+    "scaler": dict,
+    "epoch": int,
+    "history": list,
+    "processes": int,
+    "ema_updates": int,
+    "rng": Tensor,
+}
+_FROZEN = "frozen.safetensors"
+_DRAW_EVERY = 20.0  # seconds between two drawings of the curves
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What ``last.pt`` holds, checked.
+
+    Attributes:
+        path: the file.
+        config: of the run.
+        state: everything else, as :meth:`RunFolder.save_last` was given it; ``model`` and ``ema`` are whole again.
+    """
+
+    path: Path
+    config: TrainConfig
+    state: dict[str, Any]
 
 
 class RunFolder:
-    """A run's files: ``config.yaml train.log metrics.jsonl last.pt best.pt best.safetensors curves.png``."""
+    """A run's files: ``config.yaml train.log metrics.jsonl last.pt best.pt best.safetensors curves.png``.
+
+    ``frozen.safetensors`` beside them holds what does not train, once, for ``last.pt``.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
+        self._frozen: set[str] = set()
+        self._frozen_file: dict[str, str] | None = None
+        self._drawn = -math.inf
 
     @property
     def last(self) -> Path:
         """Everything that a run needs to go on."""
         return self.path / "last.pt"
 
-    def begin(self, *, overwrite: bool) -> None:
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the folder: a second run that would write here stops with one line."""
+        return lock(self.path)
+
+    def begin(self, config: TrainConfig, model: nn.Module, *, overwrite: bool) -> None:
         """Make the folder for a new run.
 
         Raises:
@@ -38,32 +112,69 @@ class RunFolder:
                 "--save_dir, or replace it with overwrite=true."
             )
         write_text(self.path / "metrics.jsonl", "")
-        for name in ("last.pt", "best.pt", "best.safetensors", "curves.png", "train.log"):
+        for name in ("last.pt", _FROZEN, "best.pt", "best.safetensors", "curves.png", "train.log"):
             (self.path / name).unlink(missing_ok=True)
+        self._write_config(config)
+        self._write_frozen(model)
 
-    def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Add one line to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(dict(row)) + "\n")
+    def resume(self, saved: Saved, config: TrainConfig, model: nn.Module) -> None:
+        """Go on in this folder; what is better elsewhere is brought along when it is another one than the saved one's.
 
-    def truncate_metrics(self, epochs: int) -> list[dict[str, Any]]:
-        """Keep the lines of the first ``epochs``, and return them: a break may come between line and weights."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines if line.strip()]
-        rows = [row for row in rows if row["epoch"] <= epochs]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        return rows
+        Raises:
+            ConfigError: another folder that holds a run already.
+        """
+        origin = saved.path.parent
+        if origin.resolve() != self.path.resolve():
+            if self.last.exists():
+                raise ConfigError(f"save_dir: {self.path} holds a run already. Choose another --save_dir.")
+            for name in ("best.pt", "best.safetensors"):
+                if (origin / name).is_file():
+                    with atomic(self.path / name) as temporary:
+                        temporary.write_bytes((origin / name).read_bytes())
+        self._write_config(config)
+        self._write_frozen(model)
+        self.write_history(saved.state["history"])
 
-    def save_last(self, state: Mapping[str, Any]) -> None:
-        """Write ``last.pt``; tensors and plain Python only."""
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """Write ``metrics.jsonl``, a line an epoch."""
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def draw(self, rows: list[dict[str, Any]], *, now: bool = False) -> None:
+        """Draw ``curves.png``, unless that was done a moment ago."""
+        if rows and (now or time.monotonic() - self._drawn > _DRAW_EVERY):
+            draw_curves(rows, self.path / "curves.png")
+            self._drawn = time.monotonic()
+
+    def save_last(self, config: TrainConfig, state: Mapping[str, Any]) -> None:
+        """Write ``last.pt``: tensors and plain Python, without what is frozen."""
+        lean = {
+            key: {name: value for name, value in state[key].items() if name not in self._frozen}
+            for key in ("model", "ema")
+            if state[key] is not None
+        }
+        content = {"format": FORMAT, "config": recorded(config), **state, **lean, "frozen": self._frozen_file}
         with atomic(self.last) as temporary:
-            torch.save({"format": FORMAT, **state}, temporary)
+            torch.save(content, temporary)
 
-    def save_best(self, weights: Mapping[str, torch.Tensor], description: Mapping[str, Any]) -> None:
+    def save_best(self, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
         """Write ``best.pt`` and ``best.safetensors``."""
         for name in ("best.pt", "best.safetensors"):
             save_weights(self.path / name, weights, description)
+
+    def _write_config(self, config: TrainConfig) -> None:
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recorded(config))))
+
+    def _write_frozen(self, model: nn.Module) -> None:
+        self._frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        if self._frozen:
+            tensors = {name: value for name, value in model.state_dict().items() if name in self._frozen}
+            file = save_weights(self.path / _FROZEN, tensors, {})
+            self._frozen_file = {"file": file.name, "sha256": sha256(file)}
+
+
+def recorded(config: TrainConfig) -> dict[str, Any]:
+    """What a run remembers of its configuration."""
+    return {key: value for key, value in plain(config).items() if key not in _PASSING}
 
 
 def find_last(resume: str | Path) -> Path:
@@ -81,11 +192,11 @@ def find_last(resume: str | Path) -> Path:
     return path
 
 
-def read_last(resume: str | Path) -> dict[str, Any]:
-    """Read ``last.pt``.
+def read_saved(resume: str | Path) -> Saved:
+    """Read ``last.pt`` and check what it holds, tensors of the network aside.
 
     Raises:
-        InputError: none there, damaged, or not of a run of ours.
+        InputError: none there, damaged, of another version, or not of a run of ours.
     """
     path = find_last(resume)
     state = read_torch(path)
@@ -93,4 +204,109 @@ def read_last(resume: str | Path) -> dict[str, Any]:
         raise InputError(
             f"resume: {path} is not the last.pt of a run. To start from its weights, use --weights."
         )
-    return state
+    wrong = [key for key, kind in _STATE.items() if not isinstance(state.get(key), kind)]
+    if wrong or not all(isinstance(row, dict) for row in state["history"]):
+        raise InputError(
+            f"resume: {path} cannot be resumed: {', '.join(wrong or ['history'])} is missing or malformed (saved by "
+            f"another version?). Start a new run from its weights: --weights {path}"
+        )
+    try:
+        config = read(TrainConfig, state["config"])
+    except ConfigError as error:
+        raise InputError(
+            f"resume: the configuration in {path} does not fit this version ({error}). Start a new run from its "
+            f"weights: --weights {path}"
+        ) from error
+    frozen = read_frozen(state, path)
+    state["model"] = {**state["model"], **frozen}
+    if state.get("ema") is not None:
+        state["ema"] = {**state["ema"], **frozen}
+    return Saved(path, config, state)
+
+
+def resumed_config(
+    saved: Saved, asked: TrainConfig, given: Collection[str] | None, processes: int
+) -> TrainConfig:
+    """The configuration of a resumed run: the saved one, with what was asked for and may change.
+
+    Args:
+        saved: the run.
+        asked: a configuration of today.
+        given: the keys of it that were said (``trainer.epochs``; ``dataset`` for a set by name); None for all.
+        processes: that the run goes on with.
+
+    Raises:
+        ConfigError: another value of what may not change, or code that the saved run names and ``asked`` does not.
+    """
+    before, now = _flat(recorded(saved.config)), _flat(recorded(asked))
+    said = set(now) if given is None else {key for name in given for key in _meant(name, now)}
+    changed = {key for key in said if now.get(key) != before.get(key)}
+    refused = sorted(key for key in changed if key not in MAY_CHANGE and not _automatic(key, now.get(key)))
+    if refused:
+        shown = ", ".join(f"{key}={before.get(key)} and not {now.get(key)}" for key in refused[:4])
+        raise ConfigError(
+            f"resume: {saved.path.parent} runs with {shown}. A resumed run keeps its settings; {', '.join(MAY_CHANGE)} "
+            "may change. Leave the others out, or start a new run in another --save_dir."
+        )
+    for key in _REFERENCES:
+        name = before.get(key)
+        if isinstance(name, str) and is_reference(name) and not (key in said and now.get(key) == name):
+            word = key.removesuffix(".name")
+            raise ConfigError(
+                f"resume: this run uses {name}, and a file may not import code. Name it again: {word}={name}"
+            )
+    values = recorded(saved.config)
+    for key in changed & set(MAY_CHANGE):
+        _put(values, key, now[key])
+    if "save_dir" not in changed:
+        values["save_dir"] = str(saved.path.parent)  # where the run is now
+    _check_product(saved, values["trainer"]["batch_size"], processes)
+    return read(TrainConfig, values)
+
+
+def _check_product(saved: Saved, batch_size: int, processes: int) -> None:
+    """As many images a step as before: on how many processes they are loaded is free."""
+    images = saved.config.trainer.batch_size * saved.state["processes"]
+    if batch_size * processes != images:
+        fits = (
+            f"--batch_size {images // processes}"
+            if images % processes == 0
+            else "another number of processes"
+        )
+        raise ConfigError(
+            f"trainer.batch_size: this run takes {images} images a step, not {batch_size} on each of {processes} "
+            f"process(es). Resume with {fits}."
+        )
+
+
+def _meant(name: str, flat: Mapping[str, Any]) -> list[str]:
+    """The keys that a word of the command line sets: a set or a network by name is compared by its name."""
+    if name in ("dataset", "model"):
+        return [f"{name}.name"]
+    if name == "loss":
+        return [key for key in flat if key.startswith("loss.")]
+    if name == "experiment":
+        return ["dataset.name", "model.name", "recipe"]
+    return [key for key in flat if key == name or key.startswith(f"{name}.")] or [name]
+
+
+def _automatic(key: str, value: Any) -> bool:
+    """Whether a value asks for what the run has settled already."""
+    return value == "auto" and key in ("recipe", "model.trunk_weights")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values[parent]
+    values[last] = value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet
+from sam_spl.engine.config import TrainConfig
 from sam_spl.engine.evaluator import evaluate
-from sam_spl.engine.optim import averaged, build_optimizer, learning_rate, set_learning_rate
-from sam_spl.engine.record import RunFolder
+from sam_spl.engine.loggers import Logger
+from sam_spl.engine.optim import Average, build_optimizer, learning_rate, set_learning_rate
+from sam_spl.engine.record import RunFolder, Saved
 from sam_spl.errors import InputError
 from sam_spl.metrics import scores
 from sam_spl.runtime import World
@@ -34,30 +37,30 @@ class Trainer:
         loss: of (logits, mask).
         train_set: augmented samples.
         val_set: what ``best`` is chosen by (IoU); None keeps the last weights as the best.
-        config: :class:`~sam_spl.cli.config.TrainConfig`.
+        config: of the run.
         world: this process.
-        folder: where rank 0 writes.
+        folder: where the main process writes.
         description: what the weights files say of themselves.
         num_workers: loader processes.
-        extra: plain values to keep in ``last.pt``.
+        loggers: told of each epoch, on the main process.
     """
 
     def __init__(
         self,
         *,
         model: nn.Module,
-        loss: nn.Module,
+        loss: Callable[[list[Tensor], Tensor], Tensor],
         train_set: TrainingSet,
         val_set: EvaluationSet | None,
-        config: Any,
+        config: TrainConfig,
         world: World,
         folder: RunFolder,
         description: Mapping[str, Any],
         num_workers: int = 0,
-        extra: Mapping[str, Any] | None = None,
+        loggers: Sequence[Logger] = (),
     ) -> None:
         self.config, self.world, self.folder, self.loss = config, world, folder, loss
-        self.description, self.extra, self.num_workers = dict(description), dict(extra or {}), num_workers
+        self.description, self.num_workers, self.loggers = dict(description), num_workers, loggers
         self.val_set = val_set
 
         self.model = model.to(world.device, memory_format=torch.channels_last)
@@ -65,7 +68,7 @@ class Trainer:
         if world.size > 1:
             ids = [world.device.index] if world.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.model, device_ids=ids)
-        self.average = averaged(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
+        self.average = Average(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=world.precision is torch.float16)
 
@@ -84,46 +87,43 @@ class Trainer:
         self.epoch = 0  # finished ones
         self.saved = 0  # of them, in last.pt
         self.best: float | None = None
+        self.history: list[dict[str, Any]] = []
 
     def fit(self) -> None:
         """Train up to ``trainer.epochs``.
 
         Raises:
-            InputError: the loss is not finite.
+            InputError: loss, gradients or weights are not finite; what is saved is from before.
         """
-        epochs = self.config.trainer.epochs
+        epochs, every = self.config.trainer.epochs, self.config.trainer.save_every
         if self.epoch == 0 and self.world.main:
             self.save()  # an interruption of the very first epoch can be resumed as well
         while self.epoch < epochs:
             row = self.train_epoch()
+            self.check_weights()
             row |= self.evaluate_epoch()
+            self.history.append(row)
             self.keep_best(row)
+            due = self.epoch % every == 0 or self.epoch == epochs
             if self.world.main:
-                self.save()
-                self.folder.append_metrics(row)
-                log.info("%s", _summary(row, epochs))
-            self.saved = self.epoch
+                if due:
+                    self.save()
+                self.tell(row)
+            self.saved = self.epoch if due else self.saved
 
     def train_epoch(self) -> dict[str, Any]:
         """One pass over the training images; what it was like, for ``metrics.jsonl``."""
         self.network.train()
         self.sampler.epoch = self.epoch
-        lr = set_at = 0.0
+        lr = 0.0
         total, seen, started = 0.0, 0, time.perf_counter()
         title = f"epoch {self.epoch + 1}/{self.config.trainer.epochs}"
-        with tqdm(
-            total=len(self.sampler),
-            desc=title,
-            unit="img",
-            leave=False,
-            disable=None if self.world.main else True,
-        ) as bar:
+        hidden = None if self.world.main else True
+        with tqdm(total=len(self.sampler), desc=title, unit="img", leave=False, disable=hidden) as bar:
             for step, batch in enumerate(self.loader):
                 # A schedule per step takes the middle of each step, so that a warm-up does not begin with zero.
-                set_at = self.epoch + (
-                    (step + 0.5) / len(self.loader) if self.config.optimizer.per_step else 0.0
-                )
-                lr = learning_rate(set_at, self.config.trainer.epochs, self.config.optimizer)
+                moved = (step + 0.5) / len(self.loader) if self.config.optimizer.per_step else 0.0
+                lr = learning_rate(self.epoch + moved, self.config.trainer.epochs, self.config.optimizer)
                 set_learning_rate(self.optimizer, lr)
 
                 loss = self.train_step(batch, step)
@@ -151,32 +151,52 @@ class Trainer:
         mask = batch["mask"].to(self.world.device, non_blocking=True)
         with self.world.autocast():
             logits = self.network(image)
-        loss: Tensor = self.loss(logits, mask)
+        loss = self.loss(logits, mask)
+        at = f"in epoch {self.epoch + 1}, step {step + 1} (images {', '.join(batch['name'][:4])}, ...)"
         if self.world.any(not bool(torch.isfinite(loss))):
-            raise InputError(
-                f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {step + 1} (images "
-                f"{', '.join(batch['name'][:4])}, ...), before it could reach the weights. Lower optimizer.lr (now "
-                f"{self.config.optimizer.lr:g}), set trainer.clip_grad=1 or precision=fp32, then --resume "
-                f"{self.folder.path} goes on from epoch {self.epoch}."
-            )
+            raise InputError(self._diverged(f"the loss is {loss.item()} {at}"))
 
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        if self.config.trainer.clip_grad:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.clip_grad)
+        norm = self._gradient_norm()
+        # In float16 the scaler leaves such a step out, and lowers its scale.
+        if not self.scaler.is_enabled() and not math.isfinite(norm):
+            raise InputError(self._diverged(f"the gradient's norm is {norm} {at}"))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update(self.model)
         return loss.item()
+
+    def _gradient_norm(self) -> float:
+        """The norm of all gradients, which are clipped to ``clip_grad``; equal in all processes."""
+        largest = self.config.trainer.clip_grad
+        self.scaler.unscale_(self.optimizer)
+        return nn.utils.clip_grad_norm_(self.model.parameters(), largest or math.inf).item()
+
+    def check_weights(self) -> None:
+        """Look at the weights before they are scored and saved.
+
+        Raises:
+            InputError: one is not finite.
+        """
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise InputError(
+                    self._diverged(f"the weights {name} are not finite after epoch {self.epoch}")
+                )
+
+    def _diverged(self, what: str) -> str:
+        return (
+            f"{what}. {self.folder.last} keeps the weights of epoch {self.saved}. Lower optimizer.lr (now "
+            f"{self.config.optimizer.lr:g}), set trainer.clip_grad=1 or precision=fp32, and start a new run; "
+            f"--weights {self.folder.last} starts from those weights."
+        )
 
     @property
     def evaluated(self) -> nn.Module:
         """The weights that are scored and released: averaged ones where there are any."""
-        return (
-            self.average.module if self.average is not None and int(self.average.n_averaged) else self.model
-        )
+        return self.average.module if self.average is not None and self.average.updates else self.model
 
     def evaluate_epoch(self) -> dict[str, Any]:
         """Scores on the validation images, every ``eval_every`` epochs and after the last one."""
@@ -193,45 +213,69 @@ class Trainer:
         )
         return asdict(scores(counts))
 
-    def keep_best(self, row: dict[str, Any]) -> None:
-        """Write ``best.*`` when the validation IoU is the highest yet, or every epoch without validation."""
+    def keep_best(self, row: Mapping[str, Any]) -> None:
+        """Write ``best.*`` when the validation IoU is the highest yet; without validation, after the last epoch."""
         if self.val_set is not None:
             iou = row.get("iou")
             if iou is None or (self.best is not None and iou <= self.best):
                 return
             self.best = iou
+        elif self.epoch < self.config.trainer.epochs:
+            return
         if self.world.main:
             self.folder.save_best(self.evaluated.state_dict(), self.description | {"epoch": self.epoch})
+
+    def tell(self, row: Mapping[str, Any]) -> None:
+        """Write the epoch's figures down, draw them and log them."""
+        self.folder.write_history(self.history)
+        self.folder.draw(self.history, now=self.epoch == self.config.trainer.epochs)
+        for logger in self.loggers:
+            logger.log(row)
+        log.info("%s", _summary(row, self.config.trainer.epochs))
 
     def save(self) -> None:
         """Write all that :meth:`resume` needs."""
         self.folder.save_last(
+            self.config,
             {
                 "description": self.description | {"epoch": self.epoch},
                 "model": self.model.state_dict(),
                 "ema": self.average.module.state_dict() if self.average is not None else None,
-                "ema_updates": int(self.average.n_averaged) if self.average is not None else 0,
+                "ema_updates": self.average.updates if self.average is not None else 0,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "epoch": self.epoch,
                 "best": self.best,
-                "torch_rng": torch.get_rng_state(),
-                **self.extra,
-            }
+                "history": self.history,
+                "processes": self.world.size,
+                "rng": torch.get_rng_state(),
+            },
         )
 
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """Take up the state of a ``last.pt``: the epochs that follow are those of the uninterrupted run."""
-        self.model.load_state_dict(state["model"])
-        if self.average is not None and state["ema"] is not None:
-            self.average.module.load_state_dict(state["ema"])
-            self.average.n_averaged.fill_(state["ema_updates"])
-        # Some optimizers (Adan) keep the tensors that they are given: the state may be used again.
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.best = state["epoch"], state["best"]
+    def resume(self, saved: Saved) -> None:
+        """Take up the state of a ``last.pt``: the epochs that follow are those of the uninterrupted run.
+
+        Raises:
+            InputError: the state is not of this network and optimizer.
+        """
+        state = saved.state
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.average is not None:
+                self.average.module.load_state_dict(state["ema"] or {})
+                self.average.updates = state["ema_updates"]
+            # Some optimizers (Adan) keep the tensors that they are given: the state may be used again.
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["rng"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"resume: {saved.path} is not of the network and the optimizer that it names ({reason}). Start a new "
+                f"run from its weights: --weights {saved.path}"
+            ) from error
+        self.epoch, self.best, self.history = state["epoch"], state["best"], list(state["history"])
         self.saved = self.epoch
-        torch.set_rng_state(state["torch_rng"])
 
 
 def _summary(row: Mapping[str, Any], epochs: int) -> str:

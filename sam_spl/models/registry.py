@@ -29,7 +29,8 @@ class ModelConfig:
     trunk_weights: str | None = None  # auto | hub | a SAM 2 file; null: random weights
 
     def __post_init__(self) -> None:
-        if self.name != MISSING:
+        # A reference is imported when the network is built, not here: this may be what a file says.
+        if self.name != MISSING and not is_reference(self.name):
             _check_names(self.name, self.arguments)
 
     @classmethod

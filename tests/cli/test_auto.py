@@ -9,15 +9,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from sam_spl.cli import auto, commands
-from sam_spl.cli.flags import TRAIN_FLAGS, compose_config, overrides_from
 from sam_spl.config import config_folder
+from sam_spl.engine import auto
 from sam_spl.models.registry import build_model
 from sam_spl.models.sam_spl_published import SAM_SPL
-from sam_spl.weights.formats import save_weights
+from sam_spl.weights.formats import read_weights, save_weights
 from sam_spl.weights.loading import load_weights
 from sam_spl.weights.published import to_published
-from tests.conftest import TINY, TINY_OVERRIDES
+from tests.conftest import TINY, TINY_OVERRIDES, config_of, train
 
 PUBLISHED = "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST --save_dir ./checkpoints/NUDT-SIRST --gpu 0"
 TRUNK = "checkpoints/sam2.1_hiera_tiny.pt"
@@ -36,8 +35,8 @@ def places(tmp_path: Path, monkeypatch) -> tuple[Path, Path]:
 
 
 def _settled(words: str) -> tuple[str, str | None]:
-    config = compose_config("train", overrides_from(words.split(), TRAIN_FLAGS))
-    return config.recipe, config.model.get("trunk_weights")
+    config = config_of("train", words.split())
+    return config.recipe, config.model.trunk_weights
 
 
 @pytest.mark.parametrize(
@@ -85,11 +84,11 @@ def test_every_network_with_a_trunk_names_the_file_that_the_script_fetches():
 def test_the_published_command_keeps_its_values_with_either_recipe(places, trunk):
     if trunk:
         (places[0] / TRUNK).touch()
-    config = compose_config("train", overrides_from(PUBLISHED.split(), TRAIN_FLAGS))
+    config = config_of("train", PUBLISHED.split())
     assert (config.trainer.batch_size, config.dataset.image_size, config.optimizer.lr) == (12, 256, 1e-2)
     assert (config.dataset.title, config.device) == ("NUDT-SIRST", "cuda:0")
     # What makes it learn from random weights, or is as published.
-    assert (config.trainer.epochs, config.loss.iou) == ((300, 0.0) if trunk else (20, 1.0))
+    assert (config.trainer.epochs, config.loss.arguments["iou"]) == ((300, 0.0) if trunk else (20, 1.0))
     assert config.trainer.augment == ("resize_flip" if trunk else "target_crop")
 
 
@@ -110,7 +109,7 @@ def test_the_published_command_keeps_its_values_with_either_recipe(places, trunk
     ],
 )
 def test_one_line_says_what_was_taken_and_how_to_have_the_other(places, words, warns, parts):
-    is_warning, text = auto.chosen(compose_config("train", words.split()))
+    is_warning, text = auto.announcement(config_of("train", words.split()))
     assert is_warning is warns
     assert [part for part in parts if part not in text] == []
     assert "\n" not in text
@@ -136,7 +135,7 @@ def _tiny_sam2_file(path: Path) -> dict[str, torch.Tensor]:
 
 def _run(folder: Path, *words: str) -> tuple[dict[str, torch.Tensor], dict, str]:
     """What a run left: last weights, configuration and log."""
-    commands.train([*words, "--save_dir", str(folder)])
+    train([*words, "--save_dir", str(folder)])
     state = torch.load(folder / "last.pt", weights_only=True)
     return state, OmegaConf.load(folder / "config.yaml"), (folder / "train.log").read_text()
 
@@ -150,7 +149,7 @@ def test_a_run_takes_the_file_freezes_it_and_resumes_without_it(places, tmp_path
     assert state["description"]["arguments"]["freeze_trunk"] is True
 
     (places[0] / TRUNK).unlink()
-    commands.train(["--resume", str(tmp_path / "r"), "trainer.epochs=2"])
+    train(["--resume", str(tmp_path / "r"), "trainer.epochs=2"])
     resumed = torch.load(tmp_path / "r" / "last.pt", weights_only=True)
     config = OmegaConf.load(tmp_path / "r" / "config.yaml")
     assert (config.recipe, config.model.trunk_weights, config.trainer.augment) == (
@@ -159,8 +158,9 @@ def test_a_run_takes_the_file_freezes_it_and_resumes_without_it(places, tmp_path
         "resize_flip",
     )
     assert (resumed["epoch"], resumed["description"]["arguments"]["freeze_trunk"]) == (2, True)
+    whole = read_weights(tmp_path / "r" / "last.pt").state
     for name, value in trunk.items():
-        assert torch.equal(resumed["model"][f"encoder.trunk.{name}"], value), name
+        assert torch.equal(whole[f"encoder.trunk.{name}"], value), name
     head = "decoder.heads.0.weight"
     assert not torch.equal(resumed["model"][head], state["model"][head])
 
@@ -172,9 +172,13 @@ def test_a_run_from_random_weights_stays_one_when_the_file_comes_later(places, t
     assert (config.recipe, config.model.trunk_weights) == ("scratch", None)
     _tiny_sam2_file(places[0] / TRUNK)
     for again in ([], words):  # the folder alone, and the same command once more
-        commands.train([*again, "--resume", str(tmp_path / "r"), "trainer.epochs=2"])
+        train([*again, "--resume", str(tmp_path / "r"), "trainer.epochs=2"])
         config = OmegaConf.load(tmp_path / "r" / "config.yaml")
-        assert (config.recipe, config.model.trunk_weights, config.loss.iou) == ("scratch", None, 1.0)
+        assert (config.recipe, config.model.trunk_weights, config.loss.arguments["iou"]) == (
+            "scratch",
+            None,
+            1.0,
+        )
 
 
 @pytest.mark.parametrize("frozen", [True, None])
@@ -188,11 +192,11 @@ def test_fine_tuning_goes_on_as_the_weights_were_trained(places, tmp_path, froze
     expected = "sam_spl" if frozen else "scratch"
     assert (config.recipe, config.model.trunk_weights) == (expected, None)
     assert f"recipe {expected}, all weights from {tmp_path / 'w.safetensors'}" in log
-    commands.train(["--resume", str(tmp_path / "r"), "trainer.epochs=2"])
+    train(["--resume", str(tmp_path / "r"), "trainer.epochs=2"])
     name = next(name for name in model.state_dict() if name.endswith("trunk.blocks.0.attn.qkv.weight"))
     for one in (state, torch.load(tmp_path / "r" / "last.pt", weights_only=True)):
         assert one["description"]["arguments"]["freeze_trunk"] is frozen
-        assert torch.equal(one["model"][name], model.state_dict()[name]) is bool(frozen)
+    assert torch.equal(read_weights(tmp_path / "r" / "last.pt").state[name], model.state_dict()[name]) is bool(frozen)
 
 
 def test_weights_of_a_frozen_trunk_freeze_it_unless_the_model_says_otherwise(tmp_path):
@@ -215,7 +219,7 @@ def test_the_first_command_learns(places, tmp_path):
         "dataset.synthetic.val=20",
         "trainer.epochs=2",
     ]
-    commands.train([*few, "device=cpu", f"save_dir={tmp_path / 'r'}"])
+    train([*few, "device=cpu", f"save_dir={tmp_path / 'r'}"])
     rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["iou"] > 0.1
     assert rows[-1]["pd"] > 0.2

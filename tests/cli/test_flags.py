@@ -3,60 +3,100 @@ from __future__ import annotations
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from sam_spl.cli.errors import message
-from sam_spl.cli.flags import (
-    TEST_FLAGS,
-    TRAIN_FLAGS,
-    compose_config,
-    overrides_from,
-)
-from sam_spl.cli.sweep import as_sweep, as_union, jobs
+from sam_spl.cli.grammar import Word, parse
+from sam_spl.cli.main import NAMES, message
+from sam_spl.cli.main import command as command_named
+from sam_spl.cli.sweep import jobs
 from sam_spl.config import config_folder
 from sam_spl.data.known import dataset_named
 from sam_spl.errors import ConfigError, InputError, nearest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, config_of
+
+
+def words_of(name: str, line: str | list[str]) -> list[Word]:
+    return parse(line.split() if isinstance(line, str) else line, command_named(name)).words
 
 
 @pytest.mark.parametrize(
-    ("line", "overrides"),
+    ("line", "words"),
     [
         ("--lr 1e-3 optimizer.name=adamw", ["optimizer.lr=1e-3", "optimizer.name=adamw"]),
         ("--lr=1e-3", ["optimizer.lr=1e-3"]),
-        ("--lr 1 optimizer.lr=2", ["optimizer.lr=2"]),  # the last one wins, whichever way it is said
-        ("optimizer.lr=2 --lr 1", ["optimizer.lr=1"]),
+        ("--optimizer.lr 1e-3", ["optimizer.lr=1e-3"]),
         ("--lr -1", ["optimizer.lr=-1"]),
         ("--gpu 2", ["device=cuda:2"]),
         ("--gpu cpu", ["device=cpu"]),
         ("--use_ddp model=sam_spl_s", ["use_ddp=true", "model=sam_spl_s"]),
+        ("--use_ddp --model sam_spl_s", ["use_ddp=true", "model=sam_spl_s"]),
         ("--use_ddp false", ["use_ddp=false"]),
-        ("--resume", ["resume='auto'"]),
-        ("--resume trainer.epochs=3", ["resume='auto'", "trainer.epochs=3"]),
-        ("--resume runs/a --lr 1", ["resume='runs/a'", "optimizer.lr=1"]),
+        ("--overwrite", ["overwrite=true"]),
+        ("--resume", ["resume=auto"]),
+        ("--resume trainer.epochs=3", ["resume=auto", "trainer.epochs=3"]),
+        ("--resume runs/a --lr 1", ["resume=runs/a", "optimizer.lr=1"]),
         ("--local_rank 3 --local-rank=4", []),
         ("--dataset irstd1k", ["dataset=irstd_1k"]),
         ("dataset=nudt-sirst", ["dataset=nudt_sirst"]),
+        ("--dataset [SIRST,nudt]", ["dataset=[sirst,nudt_sirst]"]),
         ("--loss_func BCEWithLogitsLoss", ["loss=bce"]),
         ("--config_path sam2/configs/sam2.1/sam2.1_hiera_l.yaml", ["model=sam_spl_l"]),
+        ("model.block=vgg --model.num_heads 2", ["model.arguments.block=vgg", "model.arguments.num_heads=2"]),
+        ("loss.bce=0.5", ["loss.arguments.bce=0.5"]),
+        ("--test_on same irstd_1k --lr 1", ["test_on=[same,irstd_1k]", "optimizer.lr=1"]),
+        ("+optimizer.args.caution=true", ["optimizer.args.caution=true"]),
     ],
 )
-def test_flags_and_overrides_say_the_same(line, overrides):
-    assert overrides_from(line.split(), TRAIN_FLAGS) == overrides
+def test_flags_and_keys_say_the_same(line, words):
+    assert [str(word) for word in words_of("train", line)] == words
 
 
-def test_paths_are_taken_literally():
+@pytest.mark.parametrize("line", ["--lr 1 optimizer.lr=2 --eta_min 0", "optimizer.lr=1 --lr 2 --eta_min 0"])
+def test_of_two_words_for_one_key_the_last_one_counts(line):
+    assert config_of("train", line.split()).optimizer.lr == 2
+
+
+def test_text_is_taken_literally_and_other_values_by_their_type():
     path = "./my runs/a,b (1) {x} it's"
-    config = compose_config("train", overrides_from(["--save_dir", path, "--data_path", path], TRAIN_FLAGS))
-    assert (config.save_dir, config.dataset.data_path) == (path, path)
+    for words in (
+        ["--save_dir", path, "--data_path", path],
+        [f"save_dir={path}", f"dataset.data_path={path}"],
+    ):
+        config = config_of("train", words)
+        assert (config.save_dir, config.dataset.data_path) == (path, path)
+    assert config_of("train", ["--lists", "50_50"]).dataset.lists == "50_50"  # no number of 5050
+    assert config_of("train", ["dataset.lists=null", "seed=7"]).dataset.lists is None
+    config = config_of("test", ["--weights", "x", "--protocols", "native", "sam_spl", "curves=false", "fa_budget=5"])
+    assert (config.protocols, config.curves, config.fa_budget) == (["native", "sam_spl"], False, 5.0)
+    assert config_of("test", ["--weights", "x", "protocols=[native,mshnet]"]).protocols == [
+        "native",
+        "mshnet",
+    ]
 
 
-@pytest.mark.parametrize("flags", [TRAIN_FLAGS, TEST_FLAGS])
-def test_every_flag_sets_a_key_that_there_is(flags):
-    config = compose_config("train", []) if flags is TRAIN_FLAGS else compose_config("test", ["weights=x"])
-    for key in filter(None, flags.values()):
-        node = config
-        for part in key.split("."):
-            assert part in node or part == "loss", key
-            node = node[part]
+@pytest.mark.parametrize("name", NAMES)
+def test_every_flag_sets_a_key_that_there_is_and_every_key_is_explained(name):
+    from sam_spl.cli.grammar import kinds
+    from sam_spl.cli.help import comments, help_text
+
+    command = command_named(name)
+    known = {*kinds(command.config), *command.groups}
+    assert {key for key in command.aliases.values() if key} <= known
+    assert {*command.positional, *command.alone} <= known
+    text = help_text(command)
+    for key in (key for key in known if "." not in key and key not in command.groups):
+        assert key in comments(command.config) or key in ("seed", "trainer", "copy_paste", "optimizer"), key
+        assert f"--{key}" in text or key in ("trainer", "copy_paste", "optimizer")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_of_every_command_are_understood(name, monkeypatch):
+    command = command_named(name)
+    assert command.examples
+    for example in command.examples:
+        words = example.partition("  #")[0].split()
+        start = (
+            words.index(name) if name in words else next(k for k, w in enumerate(words) if w.endswith(".py"))
+        )
+        parse(words[start + 1 :], command)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +104,7 @@ def test_every_flag_sets_a_key_that_there_is(flags):
 )
 def test_every_choice_of_every_group_composes(path):
     extra = ["dataset.data_path=x"] if path.stem == "custom" else []
-    compose_config("train", [f"{path.parent.name}={path.stem}", *extra])
+    config_of("train", [f"{path.parent.name}={path.stem}", *extra])
 
 
 def test_data_sets_are_known_by_every_name_in_any_case():
@@ -115,7 +155,7 @@ def test_experiments_are_the_published_recipes_and_open_with_their_command(file)
     package, command, *_ = file.read_text().splitlines()
     assert package == "# @package _global_"
     assert command.startswith(f"# python training.py experiment={file.stem}")
-    config = compose_config("train", overrides_from(command.split()[3:], TRAIN_FLAGS))
+    config = config_of("train", command.split()[3:])
 
     mean, augment, copy_paste, image_size, test_size = PUBLISHED[file.stem]
     data = config.dataset
@@ -125,7 +165,7 @@ def test_experiments_are_the_published_recipes_and_open_with_their_command(file)
     assert data.image_size == image_size
     assert (None if data.native_test else data.test_size or data.image_size) == test_size
     if config.model.name == "datransnet":
-        assert config.model.arguments.train_size == image_size
+        assert config.model.arguments["train_size"] == image_size
         assert (config.trainer.epochs, config.trainer.batch_size, config.seed) == (400, 4, 42)
         assert (config.optimizer.lr, list(config.optimizer.milestones)) == (5e-4, [200, 300])
     else:
@@ -134,29 +174,29 @@ def test_experiments_are_the_published_recipes_and_open_with_their_command(file)
 
 
 def test_a_network_brings_its_recipe_unless_another_is_asked_for():
-    assert compose_config("train", ["model=datransnet"]).trainer.augment == "resize"
-    assert (
-        compose_config("train", ["model=datransnet", "recipe=datransnet_aug"]).trainer.augment
-        == "native_crop"
-    )
-    assert compose_config("train", ["model=sam_spl_s"]).optimizer.name == "adan"
+    assert config_of("train", ["model=datransnet"]).trainer.augment == "resize"
+    assert config_of("train", ["model=datransnet", "recipe=datransnet_aug"]).trainer.augment == "native_crop"
+    assert config_of("train", ["model=sam_spl_s"]).optimizer.name == "adan"
 
 
 def test_a_pattern_that_is_none_is_refused_before_anything_runs():
     words = ["--dataset", "SIRST", "--weights", "x", "--group"]
     for pattern in (r"^(.+)/", r"^(.*\d)_\d+$", r"a'(\d)'\\", r"\\'"):
-        assert compose_config("test", overrides_from([*words, pattern], TEST_FLAGS)).dataset.group == pattern
+        assert config_of("test", [*words, pattern]).dataset.group == pattern
     with pytest.raises(ConfigError, match=r"dataset\.group: '\(' is no regular expression"):
-        compose_config("test", overrides_from([*words, "("], TEST_FLAGS))
+        config_of("test", [*words, "("])
 
 
-def test_every_combination_of_a_sweep_is_a_run():
-    words = overrides_from(
-        ["model=sam_spl_t,datransnet", "--dataset", "SIRST,NUDT-SIRST", "seed=1"], TRAIN_FLAGS
-    )
+def _named(name: str, line: str | list[str], **options) -> dict[str, list[str]]:
+    found = jobs(words_of(name, line), **options)
+    return {job.name: [str(word) for word in job.words] for job in found}
+
+
+def test_every_combination_of_a_sweep_is_a_job():
+    line = "model=sam_spl_t,datransnet --dataset SIRST,NUDT-SIRST seed=1"
     with pytest.raises(ConfigError, match=r"several values\. Add -m"):
-        jobs(words, multirun=False)
-    runs = jobs(words, multirun=True)
+        config_of("train", line.split())
+    runs = _named("train", line, multirun=True)
     assert list(runs) == [
         "sam_spl_t-sirst",
         "sam_spl_t-nudt_sirst",
@@ -164,33 +204,43 @@ def test_every_combination_of_a_sweep_is_a_run():
         "datransnet-nudt_sirst",
     ]
     assert set(runs["datransnet-sirst"]) == {"model=datransnet", "dataset=sirst", "seed=1"}
-    assert jobs(["seed=1", "trainer.epochs=2"], multirun=False) == {"": ["seed=1", "trainer.epochs=2"]}
+    assert _named("train", "seed=1 trainer.epochs=2") == {"": ["seed=1", "trainer.epochs=2"]}
+    assert list(_named("train", "optimizer.lr=1e-2,1e-3 test_on=[same,sirst]", multirun=True)) == [
+        "lr=1e-2",
+        "lr=1e-3",
+    ]
 
 
-def test_no_run_of_several_is_dropped_for_its_name():
-    words = as_sweep(
-        ["weights=[runs/s1/best.pt,runs/s2/best.pt,runs/s1/last.pt]", "dataset=sirst,nudt_sirst"], ["weights"]
-    )
-    named = jobs(words, multirun=True)
+SEVERAL = ("dataset", "weights")
+
+
+def test_no_job_of_several_is_dropped_for_its_name():
+    line = "weights=[runs/s1/best.pt,runs/s2/best.pt,runs/s1/last.pt] dataset=sirst,nudt_sirst"
+    named = _named("test", line, several=SEVERAL)
     assert len(named) == 6
     assert "s2_best.pt-nudt_sirst" in named
-    for word in (
-        "weights=a/s1/best.pt,b/s1/best.pt",
-        "weights=x/seed1,y/seed1",
-        "dataset.data_path=x/SIRST,y/SIRST",
-    ):
+    for word in ("weights=a/s1/best.pt,b/s1/best.pt", "weights=x/seed1,y/seed1"):
         with pytest.raises(ConfigError, match="would both be called"):
-            jobs([word], multirun=True)
+            _named("test", word, several=SEVERAL)
+    with pytest.raises(ConfigError, match="would both be called"):
+        _named("train", "dataset.data_path=x/SIRST,y/SIRST", multirun=True)
 
 
 def test_lists_are_a_union_in_training_and_one_after_the_other_in_testing():
-    words = overrides_from(["--dataset", "[SIRST,nudt]"], TRAIN_FLAGS)
-    assert as_union(words) == ["dataset=union", "dataset.members=[sirst,nudt_sirst]"]
-    words = overrides_from(["dataset=[SIRST,nudt]", "--weights", "[a/x,b/y (z)]"], TEST_FLAGS)
-    assert as_sweep(words, ("dataset", "weights")) == ["dataset=sirst,nudt_sirst", "weights='a/x','b/y (z)'"]
-    assert list(jobs(as_sweep(words, ("dataset", "weights")), multirun=True)) == [
-        "sirst-x",
-        "sirst-y_z_",
-        "nudt_sirst-x",
-        "nudt_sirst-y_z_",
-    ]
+    union = config_of("train", ["--dataset", "[SIRST,nudt]"]).dataset
+    assert (union.name, [member.name for member in union.members]) == (
+        "sirst+nudt_sirst",
+        ["sirst", "nudt_sirst"],
+    )
+    found = _named("test", ["dataset=[SIRST,nudt]", "--weights", "[a/x,b/y (z)]"], several=SEVERAL)
+    assert list(found) == ["sirst-x", "sirst-y_z_", "nudt_sirst-x", "nudt_sirst-y_z_"]
+    assert found["nudt_sirst-y_z_"] == ["dataset=nudt_sirst", "weights=b/y (z)"]
+
+
+def test_help_and_mistyped_flags_need_no_torch(command):
+    code = "import sys; from sam_spl.cli.main import execute; execute(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    import sys
+
+    for words in ([], ["train", "--help"], ["test", "--help"], ["score", "--help"], ["train", "--config"]):
+        done = command(sys.executable, "-c", code, *words)
+        assert done.returncode == 0, (words, done.stderr)

@@ -6,19 +6,18 @@ import json
 import math
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
 
-from sam_spl.cli import commands
-from sam_spl.cli.flags import compose_config, dataset_config
-from sam_spl.cli.train import _training_set
 from sam_spl.config import config_folder
 from sam_spl.data.catalog import open_dataset
+from sam_spl.data.config import DatasetConfig
 from sam_spl.data.normalise import normalise_of
+from sam_spl.engine.losses import build_loss
 from sam_spl.engine.optim import build_optimizer
+from sam_spl.engine.training import _training_set
 from sam_spl.models.registry import build_model, network_class
-from tests.conftest import TINY, TINY_OVERRIDES, write_folder
+from tests.conftest import TINY, TINY_OVERRIDES, config_of, train, write_folder
 
 OPTIMIZERS = ("adan", "adam", "adamw", "nadam", "sgd", "lion", "lamb", "muon")
 
@@ -30,9 +29,7 @@ def _choices(group: str) -> list[str]:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("recipe", _choices("recipe"))
 def test_every_optimizer_works_with_every_recipe_by_name_alone(recipe, name):
-    config = compose_config(
-        "train", [f"recipe={recipe}", f"optimizer.name={name}", "model.trunk_weights=null"]
-    )
+    config = config_of("train", [f"recipe={recipe}", f"optimizer.name={name}", "model.trunk_weights=null"])
     torch.manual_seed(0)
     model = build_model("sam_spl_t", **TINY)
     optimizer = build_optimizer(model, config.optimizer)
@@ -60,11 +57,11 @@ def test_every_optimizer_works_with_every_recipe_by_name_alone(recipe, name):
     ],
 )
 def test_arguments_of_a_recipes_optimizer_are_not_those_of_another(words, expected):
-    assert compose_config("train", ["recipe=sam_spl", *words]).optimizer.args == expected
+    assert config_of("train", ["recipe=sam_spl", *words]).optimizer.args == expected
 
 
 def test_the_published_optimizer_is_adan_with_its_published_moments():
-    config = compose_config("train", ["recipe=sam_spl", "model.trunk_weights=hub"])
+    config = config_of("train", ["recipe=sam_spl", "model.trunk_weights=hub"])
     (group,) = build_optimizer(torch.nn.Linear(1, 1), config.optimizer).param_groups
     assert (group["betas"], group["eps"], group["weight_decay"], group["lr"]) == (
         (0.98, 0.92, 0.99),
@@ -84,13 +81,13 @@ def root(tmp_path_factory) -> Path:
     """A folder with a few images under the name of every set."""
     root = tmp_path_factory.mktemp("datasets")
     for name in SETS:
-        write_folder(root / dataset_config(name).title, lists={"train": [0, 1, 2, 3], "test": [4, 5]})
+        write_folder(root / DatasetConfig.named(name).title, lists={"train": [0, 1, 2, 3], "test": [4, 5]})
     return root
 
 
 def _of_set(name: str, root: Path) -> list[str]:
     """The overrides that a set needs: a few images of it."""
-    if dataset_config(name).source == "synthetic":
+    if DatasetConfig.named(name).source == "synthetic":
         return [
             f"dataset={name}",
             "dataset.synthetic.train=4",
@@ -110,7 +107,7 @@ def test_every_network_has_samples_and_a_loss_of_every_recipe_on_every_data_set(
     for recipe in RECIPES:
         tried = set()
         for model in MODELS:
-            config = compose_config("train", [f"model={model}", f"recipe={recipe}", *_of_set(dataset, root)])
+            config = config_of("train", [f"model={model}", f"recipe={recipe}", *_of_set(dataset, root)])
             channels = network_class(config.model.name).in_channels
             if channels in tried:  # networks of one family differ in nothing that samples depend on
                 continue
@@ -123,9 +120,7 @@ def test_every_network_has_samples_and_a_loss_of_every_recipe_on_every_data_set(
             assert (len(image), image.shape[1:]) == (channels, mask.shape[1:])
             assert 32 <= image.shape[1] == image.shape[2] <= config.dataset.image_size
             assert torch.isfinite(image).all()
-            assert torch.isfinite(
-                hydra.utils.instantiate(config.loss)([torch.zeros(1, *mask.shape)], mask[None])
-            )
+            assert torch.isfinite(build_loss(config.loss)([torch.zeros(1, *mask.shape)], mask[None]))
 
 
 #: Every network with every recipe, and the data sets in turn.
@@ -142,7 +137,7 @@ def test_every_network_trains_with_every_recipe(model, recipe, dataset, root, tm
         "device=cpu",
     ]
     words += TINY_OVERRIDES if model.startswith("sam_spl") else []
-    commands.train(
+    train(
         [
             *words,
             "trainer.epochs=1",

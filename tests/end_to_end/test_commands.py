@@ -14,13 +14,12 @@ import pytest
 import torch
 
 import sam_spl
-from sam_spl.cli import commands
-from sam_spl.cli.errors import run
-from sam_spl.cli.flags import dataset_config
+from sam_spl.cli.main import run
 from sam_spl.data.catalog import open_dataset
+from sam_spl.data.config import DatasetConfig
 from sam_spl.engine.trainer import Trainer
 from sam_spl.errors import InputError
-from tests.conftest import TINY_OVERRIDES, write_folder
+from tests.conftest import TINY_OVERRIDES, results_in, test, train, write_folder
 
 TINY_SET = [
     "dataset.image_size=64",
@@ -34,12 +33,12 @@ TINY_SET = [
 
 
 def _train(save_dir: Path, *more: str) -> list[dict]:
-    commands.train([*TINY_OVERRIDES, *TINY_SET, "--save_dir", str(save_dir), *more])
+    train([*TINY_OVERRIDES, *TINY_SET, "--save_dir", str(save_dir), *more])
     return [json.loads(line) for line in (save_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def _test(save_dir: Path, *more: str) -> dict:
-    commands.test(["--weights", str(save_dir), "device=cpu", *TINY_SET[:4], *more])
+    test(["--weights", str(save_dir), "device=cpu", *TINY_SET[:4], *more])
     return json.loads(next(save_dir.glob("**/results.json")).read_text())
 
 
@@ -97,9 +96,7 @@ def test_scores_are_taken_in_float32_unless_asked_otherwise(tmp_path):
 
 @pytest.mark.parametrize("weights", ["", "best.pt", "best.safetensors", "last.pt"])
 def test_every_weights_file_of_a_run_tests_without_a_model_flag(trained, tmp_path, weights):
-    commands.test(
-        ["--weights", str(trained / weights), "device=cpu", *TINY_SET[:4], f"output_dir={tmp_path}"]
-    )
+    test(["--weights", str(trained / weights), "device=cpu", *TINY_SET[:4], f"output_dir={tmp_path}"])
     result = json.loads((tmp_path / "results.json").read_text())
     assert result["scores"]["images"] == len(result["images"]) == 4
     assert result["protocol"] == "native"
@@ -112,7 +109,7 @@ def test_every_weights_file_of_a_run_tests_without_a_model_flag(trained, tmp_pat
 def test_scores_do_not_depend_on_the_batch_size(trained, tmp_path):
     results = []
     for size in (1, 3, 4):
-        commands.test(
+        test(
             [
                 "--weights",
                 str(trained),
@@ -147,7 +144,7 @@ def test_resuming_equals_never_having_stopped(tmp_path, recipe):
     assert _losses(parts) == _losses(whole)
 
     stop_after(2, tmp_path / "alone", extra)
-    commands.train(["--resume", str(tmp_path / "alone")])  # the folder alone
+    train(["--resume", str(tmp_path / "alone")])  # the folder alone
     a, b = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "alone"))
     assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])
 
@@ -177,9 +174,7 @@ def test_a_non_finite_loss_stops_before_the_weights_are_touched(tmp_path):
 def test_a_run_is_not_overwritten_unless_asked(tmp_path, capsys):
     _train(tmp_path / "r", "trainer.epochs=1")
     before = (tmp_path / "r" / "last.pt").read_bytes()
-    code, message = _failure(
-        commands.train, [*TINY_OVERRIDES, *TINY_SET, f"save_dir={tmp_path / 'r'}"], capsys
-    )
+    code, message = _failure("train", [*TINY_OVERRIDES, *TINY_SET, f"save_dir={tmp_path / 'r'}"], capsys)
     assert (code, "holds a run already" in message) == (2, True)
     assert (tmp_path / "r" / "last.pt").read_bytes() == before
     assert len(_train(tmp_path / "r", "trainer.epochs=1", "overwrite=true")) == 1
@@ -195,10 +190,10 @@ def test_fine_tuning_starts_from_given_weights(trained, tmp_path):
 def test_a_folder_of_ones_own_trains_and_tests(folder, tmp_path, capsys):
     flags = ["--dataset", "custom", "--data_path", str(folder), "--image_size", "32", "--device", "cpu"]
     small = [*TINY_OVERRIDES, "--batch_size", "2", "--epoch", "1", "--save_dir", str(tmp_path / "r")]
-    commands.train([*flags, *small, "trainer.val_share=0.25"])
+    train([*flags, *small, "trainer.val_share=0.25"])
     assert "3 train, 1 val, 2 test images" in capsys.readouterr().out
-    commands.test([*flags[:4], "--device", "cpu", "--weights", str(tmp_path / "r")])
-    result = json.loads((tmp_path / "r" / "test-custom" / "results.json").read_text())
+    test([*flags[:4], "--device", "cpu", "--weights", str(tmp_path / "r")])
+    result = results_in(tmp_path / "r")
     assert [image["name"] for image in result["images"]] == ["im_4", "im_5"]
     assert {image["pixels"] for image in result["images"]} == {48 * 40}  # scored at their own size
 
@@ -219,17 +214,15 @@ def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_
         "trainer.val_share=0.2",
         "test_on=[same]",
     ]
-    commands.train([*flags, "--data_path", str(own), *TINY_OVERRIDES, "--epoch", "1", "--save_dir", str(run)])
+    train([*flags, "--data_path", str(own), *TINY_OVERRIDES, "--epoch", "1", "--save_dir", str(run)])
     output = capsys.readouterr().out
-    held_out = open_dataset(dataset_config("custom", data_path=str(own))).parts["test"].count
-    same = json.loads((run / "test-custom" / "results.json").read_text())
+    held_out = open_dataset(DatasetConfig.named("custom", data_path=str(own))).parts["test"].count
+    same = results_in(run)
     assert (same["dataset"]["split"], same["scores"]["images"]) == ("test", held_out)
     assert 0 < held_out < 6
     assert "one image in five is held out for testing" in output  # in training
     (told,) = (line.partition("Test with: ")[2] for line in output.splitlines() if "Test with: " in line)
-    commands.test(
-        [*shlex.split(told)[2:], "device=cpu", f"output_dir={tmp_path / 'told'}", "report=0", "bootstrap=0"]
-    )
+    test([*shlex.split(told)[2:], "device=cpu", f"output_dir={tmp_path / 'told'}", "report=0", "bootstrap=0"])
     assert json.loads((tmp_path / "told" / "results.json").read_text())["images"] == same["images"]
     assert (
         "one image in five is tested, by the hash of its name: these weights were trained on the others"
@@ -248,7 +241,7 @@ def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_
             "cpu",
             *more,
         ]
-        commands.test([*words, f"output_dir={tmp_path / 'out'}", "report=0", "bootstrap=0"])
+        test([*words, f"output_dir={tmp_path / 'out'}", "report=0", "bootstrap=0"])
         result = json.loads((tmp_path / "out" / "results.json").read_text())
         return result["dataset"]["split"], len(result["images"]), capsys.readouterr().out
 
@@ -259,7 +252,7 @@ def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_
     split, count, output = tested(foreign, "split=test")
     assert (split, count) == (
         "test",
-        open_dataset(dataset_config("custom", data_path=str(foreign))).parts["test"].count,
+        open_dataset(DatasetConfig.named("custom", data_path=str(foreign))).parts["test"].count,
     )
     assert "note" not in output
     split, count, output = tested(own, "split=all")
@@ -269,19 +262,16 @@ def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_
 
 def test_selection_by_the_test_images_says_so_everywhere(folder, tmp_path, capsys):
     flags = ["--dataset", "custom", "--data_path", str(folder), "--image_size", "32", "--device", "cpu"]
-    commands.train(
-        [*flags, *TINY_OVERRIDES, "--epoch", "1", "trainer.selection=test", f"save_dir={tmp_path / 'r'}"]
-    )
+    train([*flags, *TINY_OVERRIDES, "--epoch", "1", "trainer.selection=test", f"save_dir={tmp_path / 'r'}"])
     assert "TEST images" in capsys.readouterr().out
-    commands.test([*flags[:4], "--device", "cpu", "--weights", str(tmp_path / "r")])
+    test([*flags[:4], "--device", "cpu", "--weights", str(tmp_path / "r")])
     assert "chosen on the test images" in capsys.readouterr().out
-    text = (tmp_path / "r" / "test-custom" / "results.json").read_text()
-    assert json.loads(text)["weights"]["selected_by"] == "IoU on the test images"
+    assert results_in(tmp_path / "r")["weights"]["selected_by"] == "IoU on the test images"
 
 
 def _failure(command, argv, capsys) -> tuple[int, str]:
     with pytest.raises(SystemExit) as end:
-        run(command, [str(word) for word in argv])
+        run([command, *map(str, argv)])
     output = capsys.readouterr()
     assert "Traceback" not in output.err
     assert output.err.startswith("error: ")
@@ -308,9 +298,9 @@ CUSTOM = ["--dataset", "custom", "--data_path", "{folder}", "--image_size", "32"
         (["--loss_func", "bce_loss_x"], 2, "loss: 'bce_loss_x' is unknown. Nearest: bce"),
         (["model=sam_spl_q"], 2, "Nearest: sam_spl_"),
         (["trainer.epoch=3"], 2, "Nearest: trainer.epochs"),
-        (["nonsense"], 2, "neither a flag nor an override"),
+        (["nonsense"], 2, "neither a flag nor key=value"),
         (["--use_ddp"], 2, "torchrun --nproc_per_node"),
-        (["--dataset", "custom"], 2, "dataset.data_path: a value is required, as --data_path VALUE"),
+        (["--dataset", "custom"], 2, "dataset.data_path: a value is required, as --data_path FOLDER"),
         (["precision=fp8"], 2, "precision: fp8 is not valid"),
         (["optimizer.name=adann", *TINY_OVERRIDES, *TINY_SET], 2, "optimizer: adann"),
         (["--device", "cuda:77"], 1, "device: cuda:77 is not there"),
@@ -328,7 +318,7 @@ def test_what_a_user_can_get_wrong_in_training(argv, code, message, folder, tmp_
     (tmp_path / "empty").mkdir()
     fill = {"folder": folder, "tmp": tmp_path}
     words = [word.format(**fill) if "{" in word else word for word in argv]
-    ended, text = _failure(commands.train, [f"save_dir={tmp_path / 'r'}", *words], capsys)
+    ended, text = _failure("train", [f"save_dir={tmp_path / 'r'}", *words], capsys)
     assert (ended, message.format(**fill) in text) == (code, True), text
     assert not (tmp_path / "r").exists()
 
@@ -351,7 +341,7 @@ def _shrink_mask(folder: Path) -> None:
 def test_damaged_data_stops_training_before_anything_is_written(damage, message, folder, tmp_path, capsys):
     damage(folder)
     argv = [word.format(folder=folder, tmp=tmp_path) for word in CUSTOM]
-    code, text = _failure(commands.train, argv, capsys)
+    code, text = _failure("train", argv, capsys)
     assert (code, message in text) == (1, True), text
     assert not (tmp_path / "r").exists()
 
@@ -376,16 +366,17 @@ def test_damaged_data_stops_training_before_anything_is_written(damage, message,
 )
 def test_what_a_user_can_get_wrong_in_testing(argv, code, message, trained, folder, tmp_path, capsys):
     fill = {"folder": folder, "tmp": tmp_path, "run": trained}
-    ended, text = _failure(commands.test, [word.format(**fill) for word in argv], capsys)
+    ended, text = _failure("test", [word.format(**fill) for word in argv], capsys)
     assert (ended, message.format(**fill) in text) == (code, True), text
 
 
-def test_a_fault_of_ours_keeps_its_traceback(tmp_path):
-    def broken(argv):
+def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(self, batch, step):
         raise ZeroDivisionError
 
+    monkeypatch.setattr(Trainer, "train_step", broken)
     with pytest.raises(ZeroDivisionError):
-        run(broken, [])
+        run(["train", *TINY_OVERRIDES, *TINY_SET, f"save_dir={tmp_path / 'r'}"])
 
 
 def test_published_commands_compose_word_for_word(capsys):
@@ -394,7 +385,7 @@ def test_published_commands_compose_word_for_word(capsys):
         "--epoch 300 --eta_min 1e-6 --seed 1 --local_rank 0 --data_path ./datasets --loss_func BCELoss "
         "--config_path configs/sam2.1/sam2.1_hiera_s.yaml --use_ddp --config"
     )
-    commands.train(training.split())
+    train(training.split())
     text = capsys.readouterr().out
     for line in (
         "batch_size: 12",
@@ -409,12 +400,12 @@ def test_published_commands_compose_word_for_word(capsys):
         "--dataset NUDT-SIRST --image_size 256 --weights ./checkpoints/NUDT-SIRST.pt --device cuda:0 --batch_size 4 "
         "--data_path ./datasets --seed 1 --config"
     )
-    commands.test(testing.split())
+    test(testing.split())
     assert "weights: ./checkpoints/NUDT-SIRST.pt" in capsys.readouterr().out
 
 
 def test_help_names_every_flag_and_group(capsys):
-    commands.train(["--help"])
+    train(["--help"])
     text = capsys.readouterr().out
     for word in ("--batch_size", "--use_ddp", "--config_path", "sam_spl_t", "scratch", "torchrun"):
         assert word in text
@@ -429,10 +420,8 @@ def test_real_images_train_and_test(sirst, tmp_path):
         lines = (sirst / "50_50" / f"{name}.txt").read_text().split()[:count]
         (root / "50_50" / f"{name}.txt").write_text("\n".join(lines))
     flags = ["--dataset", "SIRST", "--data_path", str(root), "--device", "cpu"]
-    commands.train(
-        [*flags, *TINY_OVERRIDES, "--image_size", "64", "--epoch", "2", "--save_dir", str(tmp_path / "r")]
-    )
-    commands.test([*flags, "--weights", str(tmp_path / "r")])
+    train([*flags, *TINY_OVERRIDES, "--image_size", "64", "--epoch", "2", "--save_dir", str(tmp_path / "r")])
+    test([*flags, "--weights", str(tmp_path / "r")])
     result = json.loads((tmp_path / "r" / "test-sirst" / "results.json").read_text())
     masks = [
         cv2.imread(str(sirst / "masks" / f"{image['name']}_pixels0.png"), 0) for image in result["images"]
@@ -444,9 +433,9 @@ def test_real_images_train_and_test(sirst, tmp_path):
 def test_datransnet_trains_at_its_size_and_tests_at_each_images_own(folder, tmp_path):
     flags = ["--dataset", "custom", "--data_path", str(folder), "--device", "cpu"]
     recipe = ["model=datransnet", "recipe=datransnet", "--image_size", "64", "--epoch", "1"]
-    commands.train([*flags, *recipe, "--save_dir", str(tmp_path / "r")])
-    commands.test([*flags, "--weights", str(tmp_path / "r")])
-    result = json.loads((tmp_path / "r" / "test-custom" / "results.json").read_text())
+    train([*flags, *recipe, "--save_dir", str(tmp_path / "r")])
+    test([*flags, "--weights", str(tmp_path / "r")])
+    result = results_in(tmp_path / "r")
     assert result["weights"]["arguments"] == {"train_size": 64, "head_bias": None}
     assert (result["image_size"], result["weights"]["in_channels"], result["weights"]["mean"]) == (
         None,

@@ -11,11 +11,10 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from sam_spl.cli import commands
-from sam_spl.cli.errors import run
+from sam_spl.cli.main import run
 from sam_spl.cli.score import ScoreConfig, score
 from sam_spl.metrics import PROTOCOLS
-from tests.conftest import TINY_OVERRIDES, write_folder
+from tests.conftest import TINY_OVERRIDES, test, train, write_folder
 
 
 def _score(data: Path, predictions: Path, output: Path, **more) -> None:
@@ -31,7 +30,7 @@ def tested(tmp_path_factory) -> tuple[Path, Path]:
     data = write_folder(root / "mine", lists={"train": [0, 1, 2, 3], "test": [4, 5]})
     small = ["dataset.image_size=64", "trainer.epochs=1", "trainer.batch_size=4"]
     flags = ["dataset=custom", "--data_path", str(data), "device=cpu"]
-    commands.train([*TINY_OVERRIDES, *small, *flags, "--save_dir", str(root / "run")])
+    train([*TINY_OVERRIDES, *small, *flags, "--save_dir", str(root / "run")])
     words = [
         "--weights",
         str(root / "run"),
@@ -39,7 +38,7 @@ def tested(tmp_path_factory) -> tuple[Path, Path]:
         "save_predictions=npy",
         "figures=1",
     ]
-    commands.test([*flags, *words, "--save_dir", str(root / "out")])
+    test([*flags, *words, "--save_dir", str(root / "out")])
     return data, root / "out"
 
 
@@ -79,7 +78,7 @@ def test_a_network_whose_answers_are_not_finite_is_named(tested, tmp_path, capsy
         str(tmp_path / "large.pt"),
     ]
     with pytest.raises(SystemExit) as end:
-        run(commands.test, [*words, "--save_dir", str(tmp_path / "out")])
+        run(["test", *words, "--save_dir", str(tmp_path / "out")])
     assert end.value.code == 1
     assert "the network's answer to im_4 is not finite" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -113,7 +112,7 @@ def test_images_of_one_group_are_one_unit_of_chance(tested, tmp_path, capsys):
     data, out = tested
     flags = ["dataset=custom", "--data_path", data, "device=cpu", "report=0", "overlays=0"]
     words = [*flags, "--weights", out.parent / "run", "--group", "^(im)_", "--save_dir", tmp_path / "ours"]
-    commands.test([str(word) for word in words])
+    test([str(word) for word in words])
     assert "intervals over 1 group(s) of 2 images" in capsys.readouterr().out
     _score(data, out / "predictions", tmp_path / "theirs", group="^im")
     blind, ours, theirs = (

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sam_spl.cli import commands
-from sam_spl.cli.errors import run
+from sam_spl.cli.main import run
 from sam_spl.results.compare import table
 from sam_spl.results.files import find_results
-from tests.conftest import TINY_OVERRIDES, write_folder
+from tests.conftest import TINY_OVERRIDES, results_in, test, train, write_folder
 
 SMALL = [
     "dataset.image_size=64",
@@ -45,7 +44,7 @@ def test_every_combination_trains_is_tested_and_ends_in_one_table(sets, tmp_path
         "recipe=datransnet,datransnet_aug",
         "test_on=[same]",
     ]
-    commands.train([*words, *SMALL, "--data_path", str(sets), "--save_dir", str(tmp_path)])
+    train([*words, *SMALL, "--data_path", str(sets), "--save_dir", str(tmp_path)])
     names = {"sirst-datransnet", "sirst-datransnet_aug", "nudt_sirst-datransnet", "nudt_sirst-datransnet_aug"}
     assert {path.name for path in tmp_path.iterdir()} == names
     output = capsys.readouterr().out
@@ -60,7 +59,7 @@ def test_every_combination_trains_is_tested_and_ends_in_one_table(sets, tmp_path
 def test_one_failing_run_leaves_the_others_alone(sets, tmp_path, capsys):
     words = ["-m", "dataset=sirst,irstd_1k", *SPL, "--data_path", str(sets), "--save_dir", str(tmp_path)]
     with pytest.raises(SystemExit) as end:
-        run(commands.train, words)
+        run(["train", *words])
     errors = capsys.readouterr().err
     assert end.value.code == 1
     assert "no folder named IRSTD-1k" in errors
@@ -78,7 +77,7 @@ def test_a_union_trains_and_is_tested_on_each_set_and_on_itself(sets, tmp_path, 
         "--save_dir",
         str(save),
     ]
-    commands.train([*words, *SPL])
+    train([*words, *SPL])
     both, nudt = sorted(_results(save), key=lambda report: -report["scores"]["images"])
     assert (both["scores"]["images"], nudt["scores"]["images"]) == (4, 2)
     assert both["weights"]["trained_on"]["dataset"] == "SIRST+NUDT-SIRST"
@@ -88,7 +87,7 @@ def test_a_union_trains_and_is_tested_on_each_set_and_on_itself(sets, tmp_path, 
 
     capsys.readouterr()
     several = [f"weights=[{save},{save / 'best.pt'}]", "dataset=[sirst,nudt]", "device=cpu"]
-    commands.test([*several, "--data_path", str(sets), "--save_dir", str(tmp_path / "out")])
+    test([*several, "--data_path", str(sets), "--save_dir", str(tmp_path / "out")])
     rows = list(csv.DictReader(io.StringIO(table(_results(tmp_path / "out"), "csv"))))
     assert [row["tested on"] for row in rows] == ["NUDT-SIRST", "SIRST"] * 2
     assert float(rows[0]["iou"]) == float(rows[2]["iou"]) == nudt["scores"]["iou"]
@@ -96,9 +95,9 @@ def test_a_union_trains_and_is_tested_on_each_set_and_on_itself(sets, tmp_path, 
 
 def test_the_folder_of_one_set_is_not_read_as_two(sets, tmp_path, capsys):
     words = ["dataset=[sirst,nudt]", "--data_path", str(sets / "SIRST"), "--save_dir", str(tmp_path / "u")]
-    for command, more in ((commands.train, SPL), (commands.test, ["--weights", "x", "device=cpu"])):
+    for command, more in (("train", SPL), ("test", ["--weights", "x", "device=cpu"])):
         with pytest.raises(SystemExit):
-            run(command, [*words, *more])
+            run([command, *words, *more])
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert "the folder that holds" in error
@@ -115,7 +114,7 @@ def test_several_sets_are_not_trained_from_the_folder_of_one(sets, tmp_path, cap
         str(tmp_path / "u"),
     ]
     with pytest.raises(SystemExit) as end:
-        run(commands.train, [*words, *SPL])
+        run(["train", *words, *SPL])
     error = capsys.readouterr().err
     assert (end.value.code, error.count("\n")) == (2, 1)
     assert "is one data set, but 2 are asked for (NUDT-SIRST, SIRST)" in error
@@ -123,22 +122,22 @@ def test_several_sets_are_not_trained_from_the_folder_of_one(sets, tmp_path, cap
     # Generated images are read from nowhere.
     few = ["++dataset.synthetic.train=4", "++dataset.synthetic.val=1"]
     words = ["-m", "dataset=synthetic,sirst", *words[2:4], "--save_dir", str(tmp_path / "u")]
-    commands.train([*words, *few, *SPL])
+    train([*words, *few, *SPL])
     assert {path.name for path in (tmp_path / "u").iterdir()} == {"synthetic", "sirst"}
 
 
 def test_a_set_under_another_ones_name_is_said_aloud_and_recorded(sets, tmp_path, capsys, caplog):
     save, path = tmp_path / "run", str(sets / "SIRST")
     loud = "WRONG DATA SET? " + path + " does not look like NUDT-SIRST: its images are 40x48 and not 256x256"
-    commands.train(["dataset=nudt_sirst", "--data_path", path, "--save_dir", str(save), *SPL])
+    train(["dataset=nudt_sirst", "--data_path", path, "--save_dir", str(save), *SPL])
     log = (save / "train.log").read_text()
     assert log.count(f"WARNING {loud}") == log.count("WRONG DATA SET?") == 1
     for name, said in (("nudt_sirst", True), ("sirst", False)):
         caplog.clear()
-        commands.test([f"dataset={name}", "--data_path", path, "--weights", str(save), "device=cpu"])
+        test([f"dataset={name}", "--data_path", path, "--weights", str(save), "device=cpu"])
         warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         assert [text.startswith(loud) for text in warnings] == [True] * said
-        report = json.loads((save / f"test-{name}" / "results.json").read_text())["dataset"]
+        report = results_in(next(save.glob(f"test-best-{name}-*")))["dataset"]
         assert (report["mismatch"] is not None, report["remark"] is not None) == (said, not said)
         assert report["mismatch" if said else "remark"] in capsys.readouterr().out
     assert "SIRST with 4/2 images, published results use" in report["remark"]
@@ -150,14 +149,14 @@ def test_skipped_images_are_counted_in_log_and_results(tmp_path, capsys):
     save = tmp_path / "run"
     words = ["dataset=custom", "--data_path", str(root), "--save_dir", str(save), "test_on=[same]", *SPL]
     with pytest.raises(SystemExit) as end:
-        run(commands.train, words)
+        run(["train", *words])
     assert end.value.code == 1
     assert not save.exists()
     error = capsys.readouterr().err
     assert "names 1 of 5 images that are not there, first im_8; 1 of 5 images" in error
     assert "dataset.missing=skip" in error
 
-    commands.train([*words, "dataset.missing=skip"])
+    train([*words, "dataset.missing=skip"])
     assert (
         "skipped 3 images without mask or file (dataset.missing=skip), first im_8, im_0, im_9"
         in (save / "train.log").read_text()
@@ -170,7 +169,7 @@ def test_skipped_images_are_counted_in_log_and_results(tmp_path, capsys):
 
 def test_chips_of_the_test_images_are_used_by_name_only_and_said(sets, tmp_path, capsys):
     words = ["dataset=sirst", "copy_paste.probability=0.5", "copy_paste.source=all", "test_on=[same]", *SPL]
-    commands.train([*words, "--data_path", str(sets), "--save_dir", str(tmp_path / "run")])
+    train([*words, "--data_path", str(sets), "--save_dir", str(tmp_path / "run")])
     assert "copy-paste cuts chips out of the TEST images" in (tmp_path / "run" / "train.log").read_text()
     assert "copy-paste saw targets of the test images" in capsys.readouterr().out
     assert _results(tmp_path)[0]["weights"]["trained_on"]["chips_from"] == "train, val and test images"
@@ -222,6 +221,6 @@ def test_an_absent_test_set_is_told_before_the_training(sets, tmp_path, capsys):
         *SPL,
     ]
     with pytest.raises(SystemExit):
-        run(commands.train, words)
+        run(["train", *words])
     assert "no folder named IRSTD-1k" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()

@@ -87,7 +87,7 @@ from tests.conftest import TINY
 torch.manual_seed(0)
 model = build_model("sam_spl_t", **TINY).double().eval()  # BatchNorm in evaluation: images do not meet
 images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-with distributed("cpu", "fp32") as world:
+with distributed("cpu") as world:
     sum(x.mean() for x in model(images)).backward()
     alone = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
@@ -116,7 +116,7 @@ def test_devices_that_are_not_there_are_refused():
 
 def test_float32_is_float32():
     torch.backends.cudnn.allow_tf32 = True
-    with distributed("cpu", "fp32"):
+    with distributed("cpu"):
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sam_spl.cli.config import OptimizerConfig
+from sam_spl.engine.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss, soft_iou_loss
-from sam_spl.engine.optim import averaged, build_optimizer, learning_rate, set_learning_rate
+from sam_spl.engine.optim import Average, build_optimizer, learning_rate, set_learning_rate
 from sam_spl.errors import ConfigError
 
 
@@ -128,12 +128,12 @@ def test_unknown_optimizers_and_arguments(name, args):
 
 def test_the_average_follows_its_recursion_and_keeps_integer_buffers():
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
-    average = averaged(model, decay=0.5)
+    average = Average(model, decay=0.5)
     expected = None
     for step in range(6):
         model[0].weight.data.fill_(float(step))
         model[1].num_batches_tracked.fill_(step)
-        average.update_parameters(model)
+        average.update(model)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = float(step) if expected is None else decay * expected + (1 - decay) * step
         assert average.module[0].weight.item() == pytest.approx(expected, rel=1e-6)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sam_spl.cli.config import OptimizerConfig
+from sam_spl.engine.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
 from sam_spl.engine.optim import learning_rate
 from sam_spl.errors import InputError

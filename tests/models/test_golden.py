@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam_spl.cli.config import OptimizerConfig
+from sam_spl.engine.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
 from sam_spl.models.registry import build_model
 from sam_spl.models.sam_spl_published import SAM_SPL

@@ -13,13 +13,12 @@ import pytest
 import torch
 
 import sam_spl
-from sam_spl.cli import commands
 from sam_spl.data.normalise import Normalise
 from sam_spl.data.reading import as_image, read_image
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model
 from sam_spl.weights.formats import save_weights
-from tests.conftest import GOLDEN, TINY, fill, golden_state, write_folder, write_palette_png
+from tests.conftest import GOLDEN, TINY, fill, golden_state, test, write_folder, write_palette_png
 
 GREY = np.random.default_rng(5).integers(0, 256, (40, 56), dtype=np.uint8)
 COLOUR = np.random.default_rng(6).integers(0, 256, (40, 56, 3), dtype=np.uint8)
@@ -232,7 +231,7 @@ def test_a_size_may_be_numpys(tmp_path):
 @pytest.mark.parametrize("words", [["weights="], ["weights=[]"], ["--weights", ""], ["--weights", "[]"]])
 def test_testing_without_the_name_of_a_file_says_that_one_is_needed(words):
     with pytest.raises(InputError, match=r"^weights: no file is named"):
-        commands.test(["dataset=synthetic", "device=cpu", *words])
+        test(["dataset=synthetic", "device=cpu", *words])
 
 
 def _published(folder: Path, name: str) -> Path:
@@ -254,7 +253,7 @@ def test_published_weights_give_the_same_by_python_and_by_testing(tmp_path, name
     root = write_folder(tmp_path / "NUDT-SIRST", size=(96, 80), lists={"train": [0, 1, 2, 3], "test": [4, 5]})
     flags = ["--dataset", "NUDT-SIRST", "--data_path", str(root), "--weights", str(file), "--device", "cpu"]
     words = ["save_predictions=npy", "bootstrap=0", "report=0", f"output_dir={tmp_path / 'out'}"]
-    commands.test([*flags, *words, *([f"train_size={train_size}"] if train_size else [])])
+    test([*flags, *words, *([f"train_size={train_size}"] if train_size else [])])
     result = json.loads((tmp_path / "out" / "results.json").read_text())
     stated = {key: result["weights"][key] for key in ("mean", "std", "image_size")}
     if name == "sam_spl":
@@ -309,9 +308,7 @@ def test_a_size_given_to_testing_or_to_a_predictor_is_the_same(tmp_path, name, t
         "cpu",
         *words,
     ]
-    commands.test(
-        [*flags, "save_predictions=npy", "bootstrap=0", "report=0", f"output_dir={tmp_path / 'out'}"]
-    )
+    test([*flags, "save_predictions=npy", "bootstrap=0", "report=0", f"output_dir={tmp_path / 'out'}"])
     assert json.loads((tmp_path / "out" / "results.json").read_text())["image_size"] == size
     predict = sam_spl.load(file, device="cpu", precision="fp32", image_size=size)
     for image in ("im_4", "im_5"):

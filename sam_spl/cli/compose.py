@@ -1,0 +1,143 @@
+"""From the words of a command line to the settings of training or testing: Hydra composes the files of ``configs/``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sam_spl.cli.grammar import Word, convert, kinds, parse, split
+from sam_spl.config import config_folder, config_folders, explain, group_files
+from sam_spl.data.known import dataset_named
+from sam_spl.engine import auto
+from sam_spl.engine.config import TestConfig, TrainConfig
+from sam_spl.errors import ConfigError, nearest
+from sam_spl.models.registry import ModelConfig
+from sam_spl.registry import is_reference
+
+TRAIN_GROUPS = ("model", "dataset", "recipe", "loss", "experiment")
+
+
+def train_config(words: Sequence[Word]) -> TrainConfig:
+    """The settings of training, with what ``auto`` stands for put in.
+
+    Raises:
+        ConfigError: an unknown choice or key (with the nearest valid ones), or a value that is not valid.
+    """
+    chosen = {word.key: _text(word) for word in words if word.key in TRAIN_GROUPS}
+    config = _composed("train", TrainConfig, chosen, words)
+    if config.recipe is None:
+        model = replace(config.model, trunk_weights=auto.trunk_weights(config.model, config.weights))
+        chosen["recipe"] = auto.recipe(model, config.weights)
+        config = _composed("train", TrainConfig, chosen, words)
+    trunk = auto.trunk_weights(config.model, config.weights)
+    return replace(config, model=replace(config.model, trunk_weights=trunk))
+
+
+def test_config(words: Sequence[Word]) -> TestConfig:
+    """The settings of testing.
+
+    Raises:
+        ConfigError: as :func:`train_config`.
+    """
+    return _composed("test", TestConfig, {w.key: _text(w) for w in words if w.key == "dataset"}, words)
+
+
+def compose(command: str, *words: str) -> TrainConfig | TestConfig:
+    """The settings that a command line stands for: ``compose("train", "model=datransnet", "dataset=sirst")``.
+
+    Args:
+        command: ``train`` or ``test``.
+        *words: as on the command line, ``key=value`` or flags with their values.
+
+    Raises:
+        ConfigError: as :func:`train_config`.
+    """
+    from sam_spl.cli.main import command as named
+
+    make = {"train": train_config, "test": test_config}
+    if command not in make:
+        raise ConfigError(f"compose: {command!r} is neither train nor test.")
+    return make[command](parse(words, named(command)).words)
+
+
+def _composed(name: str, cls: type[Any], chosen: Mapping[str, str], words: Sequence[Word]) -> Any:
+    """Compose the chosen files, set what was typed on top, and check it all."""
+    groups, members = dict(chosen), list[str]()
+    for group, choice in chosen.items():
+        if "," in choice and not choice.startswith("["):
+            raise ConfigError(f"{group}: {choice}: several values. Add -m to run one after the other.")
+    if groups.get("dataset", "").startswith("["):  # the union of several
+        members = [dataset_named(one) for one in split(groups["dataset"][1:-1])]
+        groups["dataset"] = "union"
+    elif "dataset" in groups:
+        groups["dataset"] = dataset_named(groups["dataset"])
+    own = {group: groups.pop(group) for group in ("model", "loss") if is_reference(groups.get(group, ""))}
+    values = _files(name, groups)
+    for group, reference in own.items():
+        values[group] = {"name": reference, "arguments": {}}
+        if group == "model":  # what a recipe says of any network
+            values[group] |= {"suggested": OmegaConf.select(values, "model.suggested", default={})}
+    if members:
+        values.dataset.members = members
+    if "recipe" in TRAIN_GROUPS and name == "train":
+        recipe = groups.get("recipe") or OmegaConf.select(values, "recipe")
+        values.recipe = None if recipe in (None, "auto", "null") else recipe
+        values.model = {key: values.model._get_node(key) for key in _MODEL_KEYS if key in values.model}
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), values)
+        assert isinstance(merged, DictConfig)
+        _put(merged, words, kinds(cls))
+        for key in sorted(OmegaConf.missing_keys(merged)):
+            raise ConfigError(f"{key}: a value is required, as --{key} VALUE.")
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from None
+        raise ConfigError(explain(error, cls)) from error
+
+
+_MODEL_KEYS = tuple(one.name for one in fields(ModelConfig))
+
+
+def _files(name: str, groups: Mapping[str, str]) -> DictConfig:
+    """Hydra's composition of the chosen files of each group."""
+    overrides = []
+    for group, choice in groups.items():
+        files = group_files(group)
+        if choice not in files and not (group == "experiment" and choice == "null"):
+            raise ConfigError(f"{group}: {choice!r} is unknown. Nearest: {nearest(choice, files)}")
+        overrides.append(f"{group}={choice}")
+    own = [f"file://{folder}" for folder in config_folders()[:-1]]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+        path = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
+        config = hydra.compose(name, overrides=[*overrides, *path], return_hydra_config=True)
+    picked = config.hydra.runtime.choices
+    values = OmegaConf.create({key: config._get_node(key) for key in config if key != "hydra"})
+    if "recipe" in picked:
+        values.recipe = picked["recipe"]
+    return values
+
+
+def _put(config: DictConfig, words: Sequence[Word], known: Mapping[str, Any]) -> None:
+    """Set what was typed. A recipe's arguments of its optimizer do not go to another one."""
+    if any(word.key in ("optimizer.name", "optimizer.args") for word in words):
+        config.optimizer.args = {}
+    for word in words:
+        if word.key in TRAIN_GROUPS and not (word.key == "model" and known.get("model") is not ModelConfig):
+            continue
+        value = convert(word, known.get(word.key, Any))
+        OmegaConf.update(config, word.key, value, merge=True, force_add=True)
+
+
+def _text(word: Word) -> str:
+    text = word.text if isinstance(word.text, str) else f"[{','.join(word.text)}]"
+    if not text or text == MISSING:
+        raise ConfigError(f"{word.key}: a value is required.")
+    return text

@@ -1,0 +1,87 @@
+"""``sam-spl COMMAND ...``: one line for what a user can fix, a traceback for what is a fault of ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from sam_spl.cli.command import Command
+from sam_spl.cli.grammar import configure, parse
+from sam_spl.cli.help import help_text, overview
+from sam_spl.config import add_config_folder
+from sam_spl.errors import ConfigError, UserError, nearest
+
+#: The commands, each a module of this folder.
+NAMES = ("train", "test", "score", "compare", "check", "prepare", "convert", "download")
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The console command."""
+    run(list(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> NoReturn:
+    """Run a command line and exit."""
+    finish(lambda: execute(argv))
+
+
+def finish(work: Callable[[], object]) -> NoReturn:
+    """Do something and exit: 0, 1 (data, files, devices), 2 (usage), 130 (Ctrl-C)."""
+    try:
+        work()
+    except UserError as error:
+        print(f"error: {message(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt as error:
+        print(f"\ninterrupted{f': {error}' if str(error) else '.'}", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def execute(argv: Sequence[str]) -> Any:
+    """Run a command line in this process; what the command returns.
+
+    Raises:
+        UserError: something that the user can fix.
+    """
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(overview({name: command(name) for name in NAMES}))
+        return None
+    chosen = command(name)
+    line = parse(rest, chosen)
+    for folder in line.folders:
+        add_config_folder(folder)
+    if "help" in line.options:
+        print(help_text(chosen))
+        return None
+    return chosen.run(line if chosen.groups else configure(line, chosen))
+
+
+def command(name: str) -> Command:
+    """What a command declares.
+
+    Raises:
+        ConfigError: no such command.
+    """
+    if name not in NAMES:
+        raise ConfigError(
+            f"{name!r} is no command. Nearest: {nearest(name, NAMES)}. sam-spl --help lists all."
+        )
+    found = import_module(f"sam_spl.cli.{name}").COMMAND
+    assert isinstance(found, Command)
+    return found
+
+
+def message(error: UserError) -> str:
+    """What the error says, without the traceback that a loader process wraps around it."""
+    text = str(error)
+    if "Original Traceback" in text:
+        return text.rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
+    return text

@@ -1,0 +1,161 @@
+"""The settings of training and testing, and their rules. Values of recipes are in ``configs/``."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from omegaconf import MISSING
+
+from sam_spl.config import require, require_choice
+from sam_spl.data.config import CopyPasteConfig, DatasetConfig
+from sam_spl.models.registry import ModelConfig
+
+
+@dataclass
+class RuntimeConfig:
+    """Where and how a command computes."""
+
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    precision: str = "auto"  # auto (bf16 where the hardware supports it) | fp32 | bf16 | fp16
+    num_workers: int | None = None  # loader processes; null: 0 on a CPU, else 4
+    use_ddp: bool = False  # started by torchrun, one process a GPU
+    seed: int = 2727
+
+    def __post_init__(self) -> None:
+        require_choice(self.precision, "precision", ("auto", "fp32", "bf16", "fp16"))
+        require(
+            self.num_workers is None or self.num_workers >= 0, "num_workers", self.num_workers, "must be >= 0"
+        )
+        require(0 <= self.seed < 2**63, "seed", self.seed, "must be a whole number >= 0")
+
+
+@dataclass
+class LossConfig:
+    """A loss by name, with its arguments."""
+
+    name: str = "segmentation"  # as registered, or module:Class of your own
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerConfig:
+    """Any optimizer of timm by its name, and the learning rate over time."""
+
+    name: str = "adan"
+    lr: float = 1e-2
+    weight_decay: float = 1e-4
+    args: dict[str, Any] = field(default_factory=dict)  # those of a recipe are dropped with name=
+    trunk_lr_scale: float = 1.0  # learning rate of a trunk that trains, over that of the rest
+    schedule: str = "cosine"  # cosine | multistep
+    eta_min: float = 1e-6  # where the cosine ends
+    milestones: list[int] = field(default_factory=list)  # of multistep: after these epochs
+    gamma: float = 0.1  # of multistep: the learning rate is multiplied by this
+    warmup_epochs: float = 0.0
+    per_step: bool = False  # the learning rate changes every step, not every epoch
+
+    def __post_init__(self) -> None:
+        require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "must be above 0")
+        require(0 <= self.eta_min <= self.lr, "optimizer.eta_min", self.eta_min, "must be in [0, lr]")
+        require_choice(self.schedule, "optimizer.schedule", ("cosine", "multistep"))
+        rule = "must be a number of epochs from 0 up"
+        require(0 <= self.warmup_epochs < math.inf, "optimizer.warmup_epochs", self.warmup_epochs, rule)
+
+
+@dataclass
+class TrainerConfig:
+    """How long and on what a network trains."""
+
+    epochs: int = 300
+    batch_size: int = 12  # per process
+    augment: str | None = None  # null: as the data set's file says
+    selection: str = "auto"  # auto | val | last | test: what best.* are chosen by
+    val_share: float = 0.0  # of the training images, held out where a set has no validation images
+    eval_every: int = 1  # epochs
+    eval_batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
+    save_every: int = 1  # epochs between two writes of last.pt
+    ema_decay: float = 0.0  # 0: no averaged weights
+    clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "eval_every", "eval_batch_size", "save_every"):
+            value = getattr(self, key)
+            require(value is None or value > 0, f"trainer.{key}", value, "must be a positive number")
+        require(0 <= self.ema_decay < 1, "trainer.ema_decay", self.ema_decay, "must be in [0, 1)")
+        require(0 <= self.val_share < 1, "trainer.val_share", self.val_share, "must be in [0, 1)")
+        require_choice(self.selection, "trainer.selection", ("auto", "val", "last", "test"))
+
+
+@dataclass
+class TrainConfig(RuntimeConfig):
+    """Train a network."""
+
+    model: ModelConfig = MISSING  # the network; a file of configs/model/, or module:Class of your own
+    dataset: DatasetConfig = MISSING  # a file of configs/dataset/, or [a,b] for the union of several
+    recipe: str | None = None  # a file of configs/recipe/; auto: the network's
+    loss: LossConfig = field(
+        default_factory=LossConfig
+    )  # a file of configs/loss/, or module:Class of your own
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    copy_paste: CopyPasteConfig = field(default_factory=CopyPasteConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    weights: str | None = None  # start from these weights, for fine-tuning
+    save_dir: str | None = None  # folder of the run; null: checkpoints/DATASET-MODEL
+    resume: str | None = None  # run folder or last.pt to go on from; auto: save_dir, if it holds a run
+    overwrite: bool = False  # replace the run that save_dir holds
+    logger: str | None = None  # tensorboard, or module:Class of your own
+    test_on: list[str] = field(default_factory=list)  # data sets to test on at the end; same: the trained one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.dataset.image_size
+        require(size is not None, "dataset.image_size", size, "training needs a size in pixels")
+        if self.trainer.augment is None:
+            self.trainer = replace(self.trainer, augment=self.dataset.augment)
+        if self.copy_paste.probability is None:
+            self.copy_paste = replace(self.copy_paste, probability=self.dataset.copy_paste)
+        if self.save_dir is None:
+            network = re.sub(r"[^\w.+-]+", "_", self.model.name.rpartition(":")[2])
+            self.save_dir = f"./checkpoints/{self.dataset.title}-{network}"
+
+
+@dataclass
+class TestConfig(RuntimeConfig):
+    """Test weights on a data set: scores, pictures and a report."""
+
+    __test__ = False  # no test class, whatever pytest thinks of its name
+
+    weights: str = MISSING  # weights file or run folder; [a,b] for several
+    dataset: DatasetConfig = MISSING  # a file of configs/dataset/; [a,b] for one after the other
+    precision: str = "fp32"  # fp32 | bf16 | fp16 | auto
+    split: str = "auto"  # test | val | train | all; auto: test, but all of a new folder without lists
+    batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
+    image_size: int | None = None  # side of the network's input; null: as the weights were trained
+    native_size: bool = False  # every image at its own size, whatever the weights say
+    train_size: int | None = None  # of published DATransNet weights, which do not state it
+    model: str | None = None  # module:Class, for weights of a network of your own
+    output_dir: str | None = None  # null: a folder beside the weights, named by what is tested
+    protocols: list[str] = field(default_factory=lambda: ["native"])  # the first is compared with the others
+    bootstrap: int = 1000  # resamples for 95 % intervals; 0: none
+    empty: str | None = (
+        None  # one | zero | skip: nIoU of an empty image predicted empty; null: the protocol's rule
+    )
+    curves: bool = True  # hIoU, ROC and PR, Pd by size and at a false-alarm budget
+    fa_budget: float = 10.0  # 1e-6 per pixel
+    report: int = 200  # images in the gallery of report.html, the worst first; 0: no report
+    figures: int = 0  # ROC, PR, and a grid of so many images, as PNG and PDF; 0: none
+    overlays: int = 12  # pictures of the worst images
+    save_predictions: str | None = None  # npy | png | mat: probability maps into predictions/
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("image_size", "batch_size", "train_size"):
+            value = getattr(self, key)
+            require(value is None or value > 0, key, value, "must be a positive number")
+        for key in ("bootstrap", "report", "figures", "overlays", "fa_budget"):
+            require(getattr(self, key) >= 0, key, getattr(self, key), "must be >= 0")
+        require_choice(self.empty, "empty", (None, "one", "zero", "skip"))
+        require_choice(self.save_predictions, "save_predictions", (None, "npy", "png", "mat"))
+        require_choice(self.split, "split", ("auto", "test", "val", "train", "all"))

@@ -1,0 +1,275 @@
+"""A test from its configuration: ``test(TestConfig(...))``, which the command calls as well."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sam_spl.data.catalog import DataSet, Part, groups_of, open_dataset
+from sam_spl.data.dataset import EvaluationSet
+from sam_spl.data.normalise import Normalise, normalise_of
+from sam_spl.data.sources import Source
+from sam_spl.engine.config import TestConfig
+from sam_spl.engine.evaluator import evaluate
+from sam_spl.metrics import DatasetCounts, protocols_named, scores
+from sam_spl.metrics.curves import levels, probabilities
+from sam_spl.predict.predictor import Predictor, load_network
+from sam_spl.report.figures import write_figures
+from sam_spl.report.page import Sample, write_report
+from sam_spl.report.render import overlay, write_png
+from sam_spl.results.files import write_result
+from sam_spl.results.folder import Result, begin_test, test_folder
+from sam_spl.results.predictions import write_prediction
+from sam_spl.results.rules import EMPTY
+from sam_spl.results.summary import summarise, versions, worst
+from sam_spl.results.text import summary_text
+from sam_spl.runtime import World, distributed, loader_workers, pick_precision
+from sam_spl.weights.formats import find_weights, sha256
+
+log = logging.getLogger(__name__)
+
+
+def test(config: TestConfig, *, world: World | None = None) -> Result | None:
+    """Score one weights file on one data set, and write what it gives into a folder.
+
+    Args:
+        config: of the test.
+        world: the processes of this test, where they are joined already.
+
+    Returns:
+        The result, on the main process; None on the others.
+
+    Raises:
+        ConfigError: settings that do not go together.
+        InputError: data, weights or devices are not what they should be.
+    """
+    if world is None:
+        with distributed(config.device, use_ddp=config.use_ddp) as joined:
+            return test(config, world=joined)
+    world = replace(world, precision=pick_precision(config.precision, world.device))
+    cv2.setNumThreads(1)
+    torch.manual_seed(config.seed)
+    if not world.main:
+        logging.getLogger("sam_spl").setLevel(logging.ERROR)  # one process says it for all
+    tested = _open(config, world)
+    if not world.main:
+        world.barrier()
+        _count(tested)
+        return None
+    with begin_test(tested.folder):
+        world.barrier()  # before others put their predictions there
+        return _write(tested, _count(tested))
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # no test, whatever pytest thinks of its name
+
+
+def test_part(config: TestConfig) -> Part:
+    """The images that a test asks for, before its weights are there.
+
+    Raises:
+        InputError: there are none.
+    """
+    return open_dataset(config.dataset).part("all" if config.split == "auto" else config.split)
+
+
+test_part.__test__ = False  # type: ignore[attr-defined]
+
+
+@dataclass
+class _Tested:
+    """A test that is about to run, and the maps that it keeps."""
+
+    config: TestConfig
+    world: World
+    weights: Path
+    model: nn.Module
+    description: dict[str, Any]
+    normalise: Normalise
+    image_size: int | None
+    data: DataSet
+    part: Part
+    source: Source
+    folder: Path
+    maps: dict[int, bytes] = field(
+        default_factory=dict
+    )  # by thresholds exceeded, compressed: a few kilobytes each
+
+    def keep(self, index: int, prob: NDArray[np.float32]) -> None:
+        """Take one image's probability map."""
+        self.maps[index] = zlib.compress(levels(prob).tobytes(), 1)
+        if self.config.save_predictions:
+            name = self.source.name(index)
+            write_prediction(self.folder / "predictions", name, prob, self.config.save_predictions)
+
+    def level_map(self, index: int) -> NDArray[np.uint8]:
+        """What :func:`levels` gives for an image, also of one that another process predicted."""
+        image, mask = self.source.load(index)
+        if index not in self.maps:
+            rule = self.description["resize"]
+            predict = Predictor(self.model, self.normalise, self.image_size, self.world, rule)
+            self.keep(index, predict.predict_stored(image))
+        return np.frombuffer(zlib.decompress(self.maps[index]), np.uint8).reshape(mask.shape)
+
+
+def _open(config: TestConfig, world: World) -> _Tested:
+    """Find weights and images, and see that they go together."""
+    weights = find_weights(config.weights)
+    model, description = load_network(
+        weights, asdict(config.dataset), train_size=config.train_size, network=config.model
+    )
+    model.to(world.device, memory_format=torch.channels_last)
+    normalise = normalise_of(description, model.in_channels)  # type: ignore[arg-type]
+    image_size = None if config.native_size else config.image_size or description["image_size"]
+    # A held-out share is the training run's own business: testing sees the set's own lists.
+    data = open_dataset(config.dataset, seed=config.seed)
+    if data.identity.mismatch and world.main:
+        log.warning("WRONG DATA SET? %s", data.identity.mismatch)
+    trained_on = description.get("trained_on")
+    part = data.part_to_test(trained_on) if config.split == "auto" else data.part(config.split)
+    title = Path(data.where).name if config.dataset.name == "custom" else config.dataset.name
+    folder = test_folder(weights, title, data.lists, part.role, image_size)
+    if config.output_dir is not None:
+        folder = Path(config.output_dir).expanduser()
+    parts = (weights, model, description, normalise, image_size, data, part, part.open(), folder)
+    return _Tested(config, world, *parts)
+
+
+def _count(tested: _Tested) -> DatasetCounts:
+    """Predict and count every image."""
+    config = tested.config
+    own = config.dataset.test_size or config.dataset.image_size or 256
+    return evaluate(
+        tested.model,
+        EvaluationSet(tested.source, tested.image_size, tested.normalise, tested.description["resize"]),
+        tested.world,
+        protocols=protocols_named(config.protocols),
+        detailed=config.curves,
+        input_size=None if tested.image_size else own,
+        batch_size=config.batch_size,
+        num_workers=loader_workers(config.num_workers, tested.world.device),
+        title=f"testing {tested.data.title}",
+        keep=tested.keep,
+    )
+
+
+def _write(tested: _Tested, counts: DatasetCounts) -> Result:
+    """Everything that a test leaves: files, pictures, and the table on the console."""
+    config, folder, names = (
+        tested.config,
+        tested.folder,
+        [tested.source.name(index) for index in counts.indices],
+    )
+    report, about = _report(tested, counts, names)
+    order = worst(counts)
+
+    def sample(position: int) -> Sample:
+        index = int(counts.indices[position])
+        return Sample(names[position], *tested.source.load(index), tested.level_map(index))
+
+    for one in map(sample, order[: config.overlays]):
+        picture = overlay(one.image, one.mask, probabilities(one.level))
+        write_png(folder / "overlays" / f"{one.name}.png", picture)
+    if config.curves and config.report:
+        digest = report["weights"]["sha256"][:16]
+        write_report(
+            folder / "report.html",
+            report,
+            counts,
+            title=f"{tested.description['model']} on {tested.data.title}",
+            about=[*about, ("weights", f"{tested.weights}, SHA-256 {digest}...")],
+            order=order,
+            sample=sample,
+            empty=EMPTY.get(config.empty),
+            most=config.report,
+        )
+    if config.curves and config.figures:
+        samples = [sample(position) for position in order[: config.figures]]
+        write_figures(folder / "figures", report["details"], samples)
+    write_result(folder, report)
+
+    print(summary_text(report, about))
+    print(scores(counts, protocols_named(config.protocols)[0], empty=EMPTY.get(config.empty)).line())
+    asked = {
+        "report.html": config.curves and config.report,
+        "figures": config.curves and config.figures,
+        "overlays": config.overlays,
+        "predictions": config.save_predictions,
+    }
+    written = ["results.json", "images.csv", *(name for name, of in asked.items() if of)]
+    print(f"{', '.join(written)} are in {folder}")
+    return Result(report, folder)
+
+
+def _report(
+    tested: _Tested, counts: DatasetCounts, names: list[str]
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The content of ``results.json``, and what a reader has to know beside the figures."""
+    config, data, part = tested.config, tested.data, tested.part
+    groups = groups_of(config.dataset, names)
+    figures = summarise(
+        counts,
+        names,
+        protocols_named(config.protocols),
+        empty=config.empty,
+        bootstrap=config.bootstrap,
+        budget=config.fa_budget * 1e-6,
+        groups=groups,
+    )
+    dataset = {"name": data.title, "lists": data.lists, "split": part.role, "where": data.where}
+    dataset |= {"fingerprint": part.fingerprint, "skipped": len(data.skipped), **asdict(data.identity)}
+    report = {
+        **figures,
+        "weights": {"file": str(tested.weights), "sha256": sha256(tested.weights), **tested.description},
+        "dataset": dataset,
+        "image_size": tested.image_size,
+        "device": str(tested.world.device),
+        "precision": tested.world.precision_name,
+        "versions": versions(),
+    }
+    about = _about(tested)
+    if groups and len(set(groups)) == len(names):
+        text = f"dataset.group={config.dataset.group} joins no two images: intervals take each by itself"
+        about.append(("note", text))
+    return report, about
+
+
+def _about(tested: _Tested) -> list[tuple[str, str]]:
+    """What was tested on what, and what a reader must know of it."""
+    config, data, part, description = tested.config, tested.data, tested.part, tested.description
+    images = (
+        f"{part.count} {part.role} images"
+        if part.role in data.parts
+        else f"{part.count} images ({part.role})"
+    )
+    rows = [
+        ("model", f"{description['model']}, network input {tested.image_size or 'as stored'}"),
+        ("data set", f"{data.title}, lists {data.lists}, {images}"),
+    ]
+    notes = []
+    if config.split == "auto" and not all(split.listed for split in data.splits.values()):
+        notes.append(
+            "one image in five is tested, by the hash of its name: these weights were trained on the others"
+            if part.role == "test"
+            else "all images are tested: no lists, and these weights do not state that they were trained on this "
+            "folder"
+        )
+    if part.role in ("train", "all") and data.known_to(description.get("trained_on")):
+        notes.append("these weights were trained on images that are among the tested ones")
+    if "TEST" in str(description.get("selected_by", "")).upper():
+        notes.append("these weights were chosen on the test images (trainer.selection=test)")
+    if "chips_from" in (description.get("trained_on") or {}):
+        notes.append("copy-paste saw targets of the test images in training (copy_paste.source=all)")
+    notes += [text for text in asdict(data.identity).values() if text]
+    if data.skipped:
+        notes.append(f"{len(data.skipped)} images without mask or file were skipped (dataset.missing=skip)")
+    return [*rows, *(("note", text) for text in notes)]

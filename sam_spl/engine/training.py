@@ -1,0 +1,416 @@
+"""A training run from its configuration: ``train(TrainConfig(...))``, which the command calls as well."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch import nn
+
+import sam_spl
+from sam_spl.config import plain
+from sam_spl.data.catalog import DataSet, open_dataset
+from sam_spl.data.config import DatasetConfig
+from sam_spl.data.dataset import EvaluationSet, TrainingSet
+from sam_spl.data.known import network_input
+from sam_spl.data.normalise import Normalise, normalise_of
+from sam_spl.data.pairing import has_images
+from sam_spl.data.sources import Joined, Source
+from sam_spl.data.transforms import build_transform
+from sam_spl.engine import auto
+from sam_spl.engine.config import TestConfig, TrainConfig
+from sam_spl.engine.loggers import LOGGERS, Logger
+from sam_spl.engine.losses import build_loss
+from sam_spl.engine.record import RunFolder, Saved, read_saved, resumed_config
+from sam_spl.engine.testing import test, test_part
+from sam_spl.engine.trainer import Trainer
+from sam_spl.errors import ConfigError, InputError
+from sam_spl.models.registry import build, model_file
+from sam_spl.registry import is_reference
+from sam_spl.results.folder import Result
+from sam_spl.runtime import World, distributed, loader_workers, pick_precision, world_size
+from sam_spl.weights.formats import find_weights
+from sam_spl.weights.loading import load_weights
+from sam_spl.weights.sam2 import load_trunk
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where its files are.
+        config: what it ran with, everything settled.
+        history: a table of figures for each epoch, as in ``metrics.jsonl``.
+        results: of the tests that ``test_on`` asked for.
+    """
+
+    folder: Path
+    config: TrainConfig
+    history: list[dict[str, Any]]
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def best(self) -> Path:
+        """The weights to use."""
+        return find_weights(self.folder)
+
+    @property
+    def last(self) -> Path:
+        """All that is needed to go on."""
+        return self.folder / "last.pt"
+
+
+def train(config: TrainConfig, *, given: Collection[str] | None = None, world: World | None = None) -> Run:
+    """Train a network, or go on with a run (``config.resume``).
+
+    Args:
+        config: of the run; of a resumed one, what it should be from now on.
+        given: of a resumed run, the keys of ``config`` that were asked for, as the command line knows them; None for
+            all of them. The others are as the run has them.
+        world: the processes of this run, where they are joined already.
+
+    Raises:
+        ConfigError: settings that do not go together, a folder that holds a run, or another setting for a resumed run
+            than it was started with.
+        InputError: data, weights or devices are not what they should be, or training diverges.
+    """
+    if world is not None:
+        return run(*resolve(config, given, world.size), world)
+    config, saved = resolve(config, given, world_size())
+    with distributed(config.device, use_ddp=config.use_ddp) as joined:
+        return run(config, saved, joined)
+
+
+def resolve(
+    config: TrainConfig, given: Collection[str] | None, processes: int
+) -> tuple[TrainConfig, Saved | None]:
+    """What a run really runs with, and the run that it goes on with, if it does.
+
+    Args:
+        config: as asked for.
+        given: as in :func:`train`.
+        processes: of the run.
+
+    Raises:
+        ConfigError: another setting for a resumed run than it was started with.
+        InputError: there is no such run.
+    """
+    saved = _saved(config)
+    return (
+        (settle(config), None) if saved is None else (resumed_config(saved, config, given, processes), saved)
+    )
+
+
+def settle(config: TrainConfig) -> TrainConfig:
+    """The configuration with what ``auto`` stands for."""
+    model = replace(config.model, trunk_weights=auto.trunk_weights(config.model, config.weights))
+    return replace(config, model=model)
+
+
+def _saved(config: TrainConfig) -> Saved | None:
+    """The run to go on with; None to start one."""
+    if config.resume is None:
+        return None
+    if config.resume != "auto":
+        return read_saved(config.resume)
+    assert config.save_dir is not None
+    last = Path(config.save_dir).expanduser() / "last.pt"
+    return read_saved(last) if last.is_file() else None
+
+
+def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
+    """One run, new or resumed, of what :func:`resolve` gave, in this process."""
+    assert config.save_dir is not None
+    world = replace(world, precision=pick_precision(config.precision, world.device))
+    cv2.setNumThreads(1)  # samples are small, and loader processes share the cores
+    torch.manual_seed(config.seed)
+    tests = tests_after(config)
+    for one in tests:  # what is missing is to be known before the training, not after it
+        test_part(one)
+    data = open_dataset(config.dataset, val_share=config.trainer.val_share, seed=config.seed)
+    train_source = data.part("train").open()
+    val = _selection(config, data)
+
+    # What can fail is tried before the folder is touched.
+    model = _build(config, saved)
+    normalise = normalise_of(config.dataset, model.in_channels)  # type: ignore[arg-type]
+    size = network_input(config.dataset)["image_size"]
+    val_set = EvaluationSet(data.part(val).open(), size, normalise, config.dataset.resize) if val else None
+    training_set = _training_set(config, data, train_source, normalise)
+    loss = build_loss(config.loss)
+    make_logger = LOGGERS[config.logger] if config.logger else None
+    folder = RunFolder(config.save_dir)
+    with ExitStack() as stack:
+        if world.main:
+            stack.enter_context(folder.lock())
+        loggers: list[Logger] = []
+        trainer = Trainer(
+            model=model,
+            loss=loss,
+            train_set=training_set,
+            val_set=val_set,
+            config=config,
+            world=world,
+            folder=folder,
+            description=_describe(config, data, model, normalise, val),
+            num_workers=loader_workers(config.num_workers, world.device),
+            loggers=loggers,
+        )
+        if saved is not None:
+            _same_images(saved, data)
+            trainer.resume(saved)
+        if world.main:
+            if saved is None:
+                folder.begin(config, model, overwrite=config.overwrite)
+            else:
+                folder.resume(saved, config, model)
+            if make_logger is not None:
+                loggers.append(make_logger(folder.path))
+                stack.callback(loggers[0].close)
+        world.barrier()
+        stack.callback(_start_log(folder.path / "train.log" if world.main else None))
+        _announce(config, data, model, world, trainer, val)
+        try:
+            trainer.fit()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"{trainer.saved} of {config.trainer.epochs} epochs are saved. Go on with: "
+                f"python training.py --resume {folder.path}"
+            ) from None
+        if world.main:
+            folder.draw(trainer.history, now=True)
+            command = _test_command(config.dataset, folder.path)
+            log.info("done: weights and log in %s. Test with: %s", folder.path, command)
+    results = [result for one in tests if (result := test(one, world=world)) is not None]
+    return Run(folder.path, config, trainer.history, results)
+
+
+def tests_after(config: TrainConfig) -> list[TestConfig]:
+    """The tests that ``test_on`` asks for."""
+    assert config.save_dir is not None
+    tests = []
+    for name in config.test_on:
+        dataset = config.dataset if name == "same" else _beside(config.dataset, name)
+        tests.append(
+            TestConfig(
+                weights=config.save_dir,
+                dataset=dataset,
+                device=config.device,
+                num_workers=config.num_workers,
+                model=config.model.name if is_reference(config.model.name) else None,
+            )
+        )
+    return tests
+
+
+def _beside(dataset: DatasetConfig, name: str) -> DatasetConfig:
+    """Another set by its name, in the folder that holds the trained one."""
+    other = DatasetConfig.named(name)
+    if other.source != "folder" or dataset.data_path is None:
+        return other
+    folder = Path(dataset.data_path).expanduser()
+    return replace(other, data_path=str(folder.resolve().parent if has_images(folder) else folder))
+
+
+def _test_command(dataset: DatasetConfig, folder: Path) -> str:
+    """What tests the weights on the set that they were trained on."""
+    words = ["python", "testing.py", "--weights", str(folder)]
+    if dataset.source == "folder":
+        names = ",".join(member.name for member in dataset.members)
+        words += ["--dataset", f"[{names}]" if names else dataset.name, "--data_path", str(dataset.data_path)]
+        words += ["--lists", dataset.lists] if dataset.lists else []
+    return shlex.join(words)
+
+
+def _same_images(saved: Saved, data: DataSet) -> None:
+    """A resumed run goes on with the images that it was trained on."""
+    before = (saved.state["description"].get("trained_on") or {}).get("fingerprint")
+    now = data.parts["train"].fingerprint
+    if before != now:
+        raise InputError(
+            f"resume: the training images in {data.where} (lists {data.lists}) are not those of {saved.path.parent}: "
+            "their list differs. Give the data that the run was started with, or start a new run."
+        )
+
+
+def _selection(config: TrainConfig, data: DataSet) -> str | None:
+    """The part that ``best`` is chosen by; None for the last epoch."""
+    choice = config.trainer.selection
+    if choice == "auto":
+        return "val" if data.parts["val"].count else None
+    if choice == "val" and not data.parts["val"].count:
+        raise ConfigError(
+            f"trainer.selection: {data.title} (lists {data.lists}) has no validation images. Hold some of the training "
+            "images out with trainer.val_share=0.2, or set trainer.selection=last."
+        )
+    return None if choice == "last" else choice
+
+
+def _build(config: TrainConfig, saved: Saved | None) -> nn.Module:
+    """The network with the weights that it starts from; those of a resumed run come with its state later."""
+    model = build(config.model)
+    if saved is not None:
+        if saved.state["frozen"] and hasattr(model, "freeze_trunk"):
+            model.built_from["arguments"]["freeze_trunk"] = True  # type: ignore[index]
+            model.freeze_trunk()  # type: ignore[operator]
+        return model
+    if config.model.trunk_weights:
+        load_trunk(model, config.model.trunk_weights, model_file(config.model.name).get("hub"))
+    if config.weights is not None:
+        load_weights(model, config.weights)
+    return model
+
+
+def _training_set(config: TrainConfig, data: DataSet, source: Source, normalise: Normalise) -> TrainingSet:
+    chips = source
+    if _chips_leak(config):
+        chips = Joined([source, *(part.open() for role, part in data.parts.items() if role != "train")])
+    transform = build_transform(
+        config.trainer.augment,  # type: ignore[arg-type]
+        config.dataset.image_size,  # type: ignore[arg-type]
+        chips,
+        copy_paste=config.copy_paste.probability or 0.0,
+        seed=config.seed,
+        resize=config.dataset.resize,
+    )
+    return TrainingSet(source, transform, normalise, config.seed)
+
+
+def _describe(
+    config: TrainConfig, data: DataSet, model: nn.Module, normalise: Normalise, val: str | None
+) -> dict[str, Any]:
+    """What the weights file says of itself: enough to use it without a flag, and where it comes from."""
+    return {
+        **model.built_from,  # type: ignore[dict-item]
+        "in_channels": model.in_channels,
+        "mean": list(normalise.mean),
+        "std": list(normalise.std),
+        "image_size": network_input(config.dataset)["image_size"],
+        "resize": config.dataset.resize,
+        "trained_on": {
+            "dataset": data.title,
+            "lists": data.lists,
+            "fingerprint": data.parts["train"].fingerprint,
+            "sets": data.training_lists,
+            "samples": data.training_samples,
+            "skipped": len(data.skipped),
+            **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
+        },
+        "settings": _settings(config),
+        "selected_by": f"IoU on the {val} images" if val else "last epoch",
+        "sam_spl": sam_spl.__version__,
+    }
+
+
+#: Keys that do not tell two settings apart: seed, places, and how the work is organised.
+_NOT_SETTINGS = (
+    *("seed", "device", "num_workers", "use_ddp", "save_dir", "resume", "overwrite", "logger", "test_on"),
+    *("recipe", "trainer.save_every", "trainer.eval_batch_size", "dataset.data_path", "dataset.group"),
+)
+
+
+def _settings(config: TrainConfig) -> str:
+    """A fingerprint of the configuration without seed, device and places: equal for runs that repeat each other."""
+    settings = plain(config)
+    for key in _NOT_SETTINGS:
+        *parents, last = key.split(".")
+        node = settings
+        for parent in parents:
+            node = node[parent]
+        node.pop(last)
+    for member in settings["dataset"]["members"]:
+        member.pop("data_path")
+        member.pop("group")
+    if settings["model"]["trunk_weights"]:
+        settings["model"]["trunk_weights"] = Path(settings["model"]["trunk_weights"]).name
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _chips_leak(config: TrainConfig) -> bool:
+    return config.copy_paste.source == "all" and bool(config.copy_paste.probability)
+
+
+def _start_log(file: Path | None) -> Callable[[], None]:
+    """Log to the console and to ``file``; without a file (other processes) only errors. Returns what closes it."""
+    root = logging.getLogger("sam_spl")
+    before = list(root.handlers), root.level
+    for handler in before[0]:
+        root.removeHandler(handler)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if file:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(logging.INFO if file else logging.ERROR)
+
+    def close() -> None:
+        for handler in handlers:
+            root.removeHandler(handler)
+            if isinstance(handler, logging.FileHandler):
+                handler.close()
+        for handler in before[0]:
+            root.addHandler(handler)
+        root.setLevel(before[1])
+
+    return close
+
+
+def _announce(
+    config: TrainConfig, data: DataSet, model: nn.Module, world: World, trainer: Trainer, val: str | None
+) -> None:
+    count = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    log.info(
+        "%s %.1f M parameters, %.1f M of them trained, on %s (%s, %d process%s)",
+        config.model.name,
+        count / 1e6,
+        trained / 1e6,
+        world.device,
+        world.precision_name,
+        world.size,
+        "" if world.size == 1 else "es",
+    )
+    counts = ", ".join(f"{part.count} {role}" for role, part in data.parts.items())
+    log.info("%s: %s images (%s, lists: %s)", data.title, counts, data.where, data.lists)
+    if not all(split.listed for split in data.splits.values()):
+        log.info("without lists, one image in five is held out for testing, by the hash of its name")
+    if data.identity.mismatch:
+        log.warning("WRONG DATA SET? %s", data.identity.mismatch)
+    if data.identity.remark:
+        log.info("%s", data.identity.remark)
+    if data.skipped:
+        log.warning(
+            "skipped %d images without mask or file (dataset.missing=skip), first %s",
+            len(data.skipped),
+            ", ".join(data.skipped[:3]),
+        )
+    if _chips_leak(config):
+        log.warning(
+            "copy-paste cuts chips out of the TEST images too (copy_paste.source=all): its scores are optimistic"
+        )
+    if trainer.epoch == 0:  # a resumed run has its weights from last.pt
+        warns, text = auto.announcement(config)
+        log.log(logging.WARNING if warns else logging.INFO, "%s", text)
+    if val is None:
+        log.info("best.* are the last epoch's: no validation images (trainer.val_share=0.2 holds some out)")
+    elif val == "test":
+        log.warning(
+            "best.* are chosen on the TEST images (trainer.selection=test): its scores are optimistic"
+        )
+    if trainer.epoch:
+        log.info("resumed after epoch %d", trainer.epoch)

@@ -1,0 +1,394 @@
+"""A run is one record: what is saved, what a resumed run may change, and that files bring no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from sam_spl.cli.main import run
+from sam_spl.config import read
+from sam_spl.engine.config import TrainConfig
+from sam_spl.engine.record import MAY_CHANGE, RunFolder, read_saved, resumed_config
+from sam_spl.engine.trainer import Trainer
+from sam_spl.errors import ConfigError, InputError
+from sam_spl.weights.formats import read_weights
+from tests.conftest import TINY_OVERRIDES, config_of, train, write_folder
+
+SMALL = [
+    *TINY_OVERRIDES,
+    "dataset.image_size=32",
+    "dataset.synthetic.train=6",
+    "dataset.synthetic.val=2",
+    "trainer.batch_size=3",
+    "device=cpu",
+    "precision=fp32",
+]
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / "last.pt", weights_only=True)
+
+
+def failure(words: list, capsys) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        run(["train", *map(str, words)])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in error
+    return end.value.code, error
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """A run of two epochs with averaged weights."""
+    folder = tmp_path_factory.mktemp("record") / "run"
+    train([*SMALL, "trainer.epochs=2", "recipe=scratch", "save_dir=" + str(folder)])
+    return folder
+
+
+@pytest.fixture
+def copy(done, tmp_path) -> Path:
+    """The same run, to be changed."""
+    import shutil
+
+    return Path(shutil.copytree(done, tmp_path / "copy"))
+
+
+def test_the_record_is_plain_values_that_make_the_same_configuration_again(done):
+    saved = read_saved(done)
+    assert saved.config == read(TrainConfig, OmegaConf.to_container(OmegaConf.load(done / "config.yaml")))
+    assert saved.config.trainer.augment == "target_crop"  # everything is settled
+    assert "_target_" not in (done / "config.yaml").read_text()
+    assert not {"resume", "overwrite"} & saved.state["config"].keys()
+
+
+def test_a_changed_recipe_file_does_not_change_a_resumed_run(tmp_path):
+    own = tmp_path / "configs"
+    (own / "recipe").mkdir(parents=True)
+    recipe = own / "recipe" / "mine.yaml"
+    text = "# @package _global_\noptimizer: {name: sgd, lr: 1e-3, eta_min: 0.0}\ntrainer: {epochs: 1, augment: resize}\n"
+    recipe.write_text(text)
+    words = ["--config_dir", str(own), "recipe=mine", *SMALL, f"save_dir={tmp_path / 'r'}"]
+    train(words)
+    before = OmegaConf.load(tmp_path / "r" / "config.yaml")
+    recipe.write_text(text.replace("1e-3", "5e-1").replace("sgd", "adamw"))
+    train([*words, "--resume", "trainer.epochs=2"])
+    after = OmegaConf.load(tmp_path / "r" / "config.yaml")
+    assert (after.optimizer, after.trainer.epochs) == (before.optimizer, 2)
+    assert rows(tmp_path / "r")[1]["lr"] < 1e-3
+    recipe.unlink()
+    train(["--resume", str(tmp_path / "r"), "trainer.epochs=3"])  # not even there any more
+    assert [row["epoch"] for row in rows(tmp_path / "r")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optimizer.weight_decay=0.5"],
+        ["optimizer.name=sgd"],
+        ["--lr", "0.5"],
+        ["model.block=vgg"],
+        ["model=datransnet"],
+        ["precision=bf16"],
+        ["dataset=sirst"],
+        ["recipe=sam_spl"],
+        ["loss=bce"],
+        ["loss.bce=2"],
+        ["trainer.augment=resize"],
+        ["seed=1"],
+        ["dataset.synthetic.train=5"],
+        ["trainer.ema_decay=0"],
+        ["experiment=sam_spl_nudt_sirst"],
+    ],
+)
+def test_a_resumed_run_refuses_other_settings_in_one_line(words, copy, capsys):
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    code, error = failure(["--resume", copy, *words, "trainer.epochs=3"], capsys)
+    assert code == 2
+    assert "A resumed run keeps its settings" in error
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "words", [["recipe=auto"], ["recipe=scratch"], ["dataset=synthetic"], ["seed=2727"], ["num_workers=0"], []]
+)
+def test_what_is_as_it_was_or_may_change_is_taken(words, copy):
+    given = [*words, "trainer.epochs=5", "trainer.save_every=2"]
+    keys = {word.partition("=")[0] for word in given}
+    config = resumed_config(read_saved(copy), config_of("train", given), keys, processes=1)
+    assert (config.trainer.epochs, config.trainer.save_every, config.seed) == (5, 2, 2727)
+    assert config.save_dir == str(copy)  # where the run is now, not where it began
+    assert config.model.arguments["embed_dim"] == 16  # of the run, though today's words say nothing of it
+
+
+def test_every_key_that_may_change_is_a_key():
+    from sam_spl.config import keys_of
+
+    assert set(MAY_CHANGE) <= set(keys_of(TrainConfig))
+
+
+def test_the_same_command_starts_and_goes_on(tmp_path):
+    words = [*SMALL, "recipe=scratch", f"save_dir={tmp_path / 'r'}", "--resume", "auto"]
+    train([*words, "trainer.epochs=1"])  # nothing is there yet
+    train([*words, "trainer.epochs=2"])
+    train([*words, "trainer.epochs=2"])  # nothing is left to do
+    assert [row["epoch"] for row in rows(tmp_path / "r")] == [1, 2]
+
+
+class Bait:
+    """What must not be looked up because a file names it."""
+
+    touched: list[str] = []  # noqa: RUF012
+
+
+def __getattr__(name: str):
+    if name == "Trap":
+        Bait.touched.append(name)
+        return lambda *args, **kwargs: None
+    raise AttributeError(name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.name", "tests.engine.test_record:Trap"),
+        ("loss.name", "tests.engine.test_record:Trap"),
+        ("trainer.augment", "tests.engine.test_record:Trap"),
+        ("logger", "tests.engine.test_record:Trap"),
+    ],
+)
+def test_a_prepared_file_runs_nothing(key, value, copy, capsys):
+    content = state(copy)
+    *parents, last = key.split(".")
+    node = content["config"]
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    torch.save(content, copy / "last.pt")
+    code, error = failure(["--resume", copy, "trainer.epochs=3"], capsys)
+    assert (code, "a file may not import code" in error) == (2, True)
+    assert Bait.touched == []
+
+
+def test_a_target_in_a_file_is_no_key(copy, capsys):
+    content = state(copy)
+    content["config"]["loss"] = {"_target_": "os.system", "command": "true"}
+    torch.save(content, copy / "last.pt")
+    code, error = failure(["--resume", copy, "trainer.epochs=3"], capsys)
+    assert (code, "does not fit this version" in error) == (1, True)
+
+
+@pytest.mark.parametrize("key", ["config", "optimizer", "history", "epoch", "rng", "processes", "scaler", "model"])
+def test_a_file_that_lacks_something_is_told_of_in_one_line(key, copy, capsys):
+    content = state(copy)
+    del content[key]
+    torch.save(content, copy / "last.pt")
+    code, error = failure(["--resume", copy], capsys)
+    assert code == 1
+    assert key in error or "not the last.pt of a run" in error
+
+
+@pytest.mark.parametrize("spoil", ["optimizer", "model", "ema"])
+def test_a_state_of_something_else_is_told_of_in_one_line(spoil, copy, capsys):
+    content = state(copy)
+    if spoil == "optimizer":
+        content[spoil] = {"state": {}, "param_groups": []}
+    else:
+        content[spoil].pop("decoder.heads.0.weight")
+    torch.save(content, copy / "last.pt")
+    code, error = failure(["--resume", copy, "trainer.epochs=3"], capsys)
+    assert (code, "is not of the network and the optimizer that it names" in error) == (1, True)
+
+
+@pytest.mark.parametrize("torn", ["", '{"epoch": 1, "lo', '{"epoch": 1, "loss": 1.0}\n{"epo', None])
+def test_a_torn_or_missing_line_of_the_metrics_is_written_again(torn, copy):
+    before = rows(copy)
+    if torn is None:
+        (copy / "metrics.jsonl").unlink()
+    else:
+        (copy / "metrics.jsonl").write_text(torn)
+    train(["--resume", copy, "trainer.epochs=3"])
+    assert rows(copy)[:2] == before
+    assert [row["epoch"] for row in rows(copy)] == [1, 2, 3]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys):
+    """The last step of the second epoch wrecks the weights: neither its loss nor its gradient shows it."""
+    folder, step = tmp_path / "r", Trainer.train_step
+
+    def wrecking(self, batch, index):
+        loss = step(self, batch, index)
+        if self.epoch == 1 and index == len(self.loader) - 1:
+            with torch.no_grad():
+                next(self.model.parameters()).fill_(float("nan"))
+        return loss
+
+    monkeypatch.setattr(Trainer, "train_step", wrecking)
+    code, error = failure([*SMALL, "trainer.epochs=3", f"save_dir={folder}"], capsys)
+    assert code == 1
+    assert "are not finite after epoch 2" in error
+    assert "keeps the weights of epoch 1" in error
+    kept = state(folder)
+    assert kept["epoch"] == 1
+    assert all(value.isfinite().all() for value in kept["model"].values() if value.is_floating_point())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args, **kwargs: torch.tensor(float("inf")))
+    code, error = failure([*SMALL, "trainer.epochs=1", f"save_dir={tmp_path / 'r'}"], capsys)
+    assert (code, "the gradient's norm is inf in epoch 1, step 1" in error) == (1, True)
+    assert state(tmp_path / "r")["epoch"] == 0
+
+
+def test_what_is_frozen_is_stored_once(tmp_path, capsys):
+    folder = tmp_path / "r"
+    words = [*SMALL, "model.freeze_trunk=true", "trainer.ema_decay=0.9", f"save_dir={folder}"]
+    train([*words, "trainer.epochs=1"])
+    kept = state(folder)
+    frozen = [name for name in read_weights(folder / "best.pt").state if name.startswith("encoder.trunk.")]
+    assert frozen
+    assert not [key for key in ("model", "ema") for name in kept[key] if name in frozen]
+    whole = read_weights(folder / "last.pt").state
+    assert whole.keys() == read_weights(folder / "best.pt").state.keys()
+    before = (folder / "frozen.safetensors").stat().st_mtime_ns
+    train(["--resume", folder, "trainer.epochs=2"])
+    assert (folder / "frozen.safetensors").stat().st_mtime_ns >= before
+    again = read_weights(folder / "last.pt").state
+    assert all(torch.equal(again[name], whole[name]) for name in frozen)
+    head = "decoder.heads.0.weight"
+    assert not torch.equal(again[head], whole[head])
+    (folder / "frozen.safetensors").unlink()
+    code, error = failure(["--resume", folder, "trainer.epochs=3"], capsys)
+    assert (code, "frozen.safetensors" in error) == (1, True)
+
+
+def test_without_validation_the_best_is_written_once_at_the_end(tmp_path, monkeypatch):
+    written = []
+    save = RunFolder.save_best
+    monkeypatch.setattr(RunFolder, "save_best", lambda self, *args: (written.append(1), save(self, *args)))
+    train([*SMALL, "trainer.epochs=3", "trainer.selection=last", f"save_dir={tmp_path / 'r'}"])
+    assert len(written) == 1
+    assert (tmp_path / "r" / "best.safetensors").is_file()
+
+
+def test_save_every_writes_every_so_many_epochs_and_the_last(tmp_path, monkeypatch):
+    written = []
+    save = RunFolder.save_last
+    monkeypatch.setattr(
+        RunFolder, "save_last", lambda self, config, of: (written.append(of["epoch"]), save(self, config, of))
+    )
+    train([*SMALL, "trainer.epochs=5", "trainer.save_every=2", f"save_dir={tmp_path / 'r'}"])
+    assert written == [0, 2, 4, 5]
+    assert [row["epoch"] for row in rows(tmp_path / "r")] == [1, 2, 3, 4, 5]
+
+
+def test_a_second_writer_is_refused(copy, capsys):
+    with RunFolder(copy).lock():
+        code, error = failure(["--resume", copy, "trainer.epochs=3"], capsys)
+    assert code == 1
+    assert str(copy) in error
+    assert "writing" in error
+    train(["--resume", copy, "trainer.epochs=3"])  # the lock is gone with its holder
+
+
+def test_another_folder_takes_the_run_over_with_its_best(copy, tmp_path):
+    new = tmp_path / "new"
+    best = (copy / "best.safetensors").read_bytes()
+    old = state(copy)
+    old["best"] = 2.0  # which no later epoch reaches
+    torch.save(old, copy / "last.pt")
+    train(["--resume", copy, "trainer.epochs=3", f"save_dir={new}"])
+    assert (new / "best.safetensors").read_bytes() == best
+    assert [row["epoch"] for row in rows(new)] == [1, 2, 3]
+    assert [row["epoch"] for row in rows(copy)] == [1, 2]
+    assert state(copy)["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "remedy"), [(3, 2, "another number of processes"), (1, 2, "another number"), (4, 1, "--batch_size 3")]
+)
+def test_a_step_takes_as_many_images_as_before(batch, processes, remedy, copy):
+    asked = config_of("train", [f"trainer.batch_size={batch}"])
+    with pytest.raises(ConfigError, match=rf"takes 3 images a step.*{remedy}"):
+        resumed_config(read_saved(copy), asked, {"trainer.batch_size"}, processes)
+
+
+def test_the_same_step_on_more_processes(copy):
+    asked = config_of("train", ["trainer.batch_size=1"])
+    assert resumed_config(read_saved(copy), asked, {"trainer.batch_size"}, 3).trainer.batch_size == 1
+
+
+def test_other_training_images_are_refused_and_a_copy_elsewhere_taken(tmp_path, capsys):
+    data = write_folder(tmp_path / "a", 6, lists={"train": [0, 1, 2, 3], "test": [4, 5]})
+    words = [*TINY_OVERRIDES, "dataset=custom", "dataset.image_size=32", "device=cpu", "trainer.batch_size=2"]
+    folder = tmp_path / "r"
+    train([*words, f"dataset.data_path={data}", "trainer.epochs=1", f"save_dir={folder}"])
+    copy = write_folder(tmp_path / "b", 6, lists={"train": [0, 1, 2, 3], "test": [4, 5]})
+    train(["--resume", folder, "trainer.epochs=2", "--data_path", copy])
+    (copy / "train.txt").write_text("im_0\nim_1\nim_2")
+    code, error = failure(["--resume", folder, "trainer.epochs=3"], capsys)
+    assert (code, "the training images in" in error) == (1, True)
+    assert len(rows(folder)) == 2
+
+
+def test_files_follow_the_umask(done):
+    mask = os.umask(0)
+    os.umask(mask)
+    for name in ("last.pt", "best.pt", "best.safetensors", "config.yaml", "metrics.jsonl", "curves.png"):
+        assert stat.S_IMODE((done / name).stat().st_mode) == 0o666 & ~mask, name
+
+
+class Listed:
+    """A logger of one's own."""
+
+    rows: list[dict] = []  # noqa: RUF012
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def log(self, row):
+        Listed.rows.append({**row, "folder": self.folder})
+
+    def close(self):
+        Listed.rows.append({"closed": True})
+
+
+def test_a_logger_of_ones_own_is_told_every_epoch(tmp_path):
+    name = "tests.engine.test_record:Listed"
+    import importlib
+
+    seen = importlib.import_module("tests.engine.test_record").Listed.rows
+    seen.clear()
+    train([*SMALL, "trainer.epochs=2", f"logger={name}", f"save_dir={tmp_path / 'r'}"])
+    assert [row.get("epoch") for row in seen] == [1, 2, None]
+    assert seen[0]["folder"] == tmp_path / "r"
+
+
+def test_tensorboard_is_written_or_asked_for(tmp_path, capsys):
+    words = [*SMALL, "trainer.epochs=1", "logger=tensorboard", f"save_dir={tmp_path / 'r'}"]
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        code, error = failure(words, capsys)
+        assert (code, 'pip install "sam-spl[tensorboard]"' in error) == (2, True)
+    else:
+        train(words)
+        assert list((tmp_path / "r").glob("events.out.tfevents.*"))
+
+
+def test_reading_refuses_what_is_no_run(tmp_path, done):
+    with pytest.raises(InputError, match="is not the last.pt of a run"):
+        read_saved(done / "best.pt")
+    (tmp_path / "last.pt").write_bytes((done / "last.pt").read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged"):
+        read_saved(tmp_path)
