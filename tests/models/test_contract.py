@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sam_spl.models.registry import build_model, model_names
+from sam_spl.models.registry import build_model, model_names, network_class
 from sam_spl.weights.formats import save_weights
 from sam_spl.weights.loading import load_model
+from sam_spl.weights.published import UNUSED, declared, from_published, to_published
 
 
 @pytest.fixture(params=model_names())
@@ -32,3 +33,17 @@ def test_it_trains_at_every_parameter_and_its_file_gives_the_same_logits(model, 
         for ours, theirs in zip(model.eval()(odd), loaded(odd), strict=True):
             assert ours.shape == (1, 1, 33, 70)
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [n for n in model_names() if hasattr(network_class(n), "published")])
+def test_its_published_names_come_back_and_mark_its_files_alone(name):
+    published = network_class(name).published
+    with torch.device("meta"):
+        state = build_model(name, **published.arguments).state_dict()
+    theirs = to_published({**published.unused(state), **state}, published)
+    assert len(theirs) == len(state) + len(published.unused(state))
+    assert {name for name in from_published(theirs, published) if not name.startswith(UNUSED)} == set(state)
+    assert [one for one in declared() if one.own_mark in state] == [published]
+    for one in declared():
+        is_marked = all(any(name.startswith(mark) for name in theirs) for mark in one.marks)
+        assert is_marked is (one is published)

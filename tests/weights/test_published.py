@@ -11,7 +11,7 @@ from sam_spl.models.registry import build_model
 from sam_spl.models.sam_spl_published import SAM_SPL
 from sam_spl.weights.formats import read_weights, save_weights
 from sam_spl.weights.loading import load_model
-from sam_spl.weights.published import UNUSED, from_published, to_published
+from sam_spl.weights.published import UNUSED, from_published, identify, to_published
 from tests.conftest import TINY
 from tests.weights.conftest import same
 
@@ -81,3 +81,9 @@ def test_published_large_weights_want_one_head(tmp_path):
     torch.save({"image_encoder.inc0.0.0.bn1.bias": torch.zeros(1)}, tmp_path / "l.pth")
     with pytest.raises(InputError, match="num_heads=1"):
         sam_spl.load_weights(model, tmp_path / "l.pth")
+
+
+def test_a_prefix_is_dropped_only_where_every_name_has_it():
+    mixed = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
+    assert identify(mixed) == (mixed, None)
+    assert list(identify({"module.a": mixed["b"]})[0]) == ["a"]
