@@ -1,7 +1,7 @@
 """Typed configuration from plain values, and where the YAML files are that hold such values.
 
-The dataclasses stand beside what they configure and check their values in ``__post_init__``; here is what all of them
-share. Nothing heavy is imported, since ``--help`` needs it.
+The dataclasses stand beside what they configure and check their values in ``__post_init__``; here is what all
+of them share. Nothing heavy is imported, since ``--help`` needs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend. Anything else that is raised is a fault of ours."""
+"""Errors that a user can cause and fix. Anything else that is raised is a bug of the toolkit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """One message that says what is wrong, where, and how to mend it."""
+    """One message that says what is wrong, where, and how to fix it."""
 
     exit_code = 1
 
@@ -24,7 +24,7 @@ class ConfigError(UserError):
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
-    """The valid names closest to ``name`` (or the choice there is, where none is close), for an error message."""
+    """The valid names closest to ``name``, or all of them where none is close, for an error message."""
     known = sorted(known)
     lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), list(lower), n=limit, cutoff=0.5)

@@ -21,8 +21,8 @@ class Registry(Mapping[str, T], Generic[T]):
         key: the configuration key whose values these are, for messages.
         entries: what there is from the start.
 
-    Looking up ``module:object`` imports it. Such a name has to come from the command line or from Python code, never
-    from a file: :func:`is_reference` tells them apart.
+    Looking up ``module:object`` imports it. Such a name has to come from the command line or from Python
+    code, never from a file: :func:`is_reference` tells them apart.
     """
 
     def __init__(self, key: str, entries: Mapping[str, T] | None = None) -> None:
@@ -38,7 +38,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if name in self._entries and self._entries[name] is not entry:
             raise ConfigError(f"{self.key}: {name!r} is registered already. Choose another name.")
         if is_reference(name) or not name:
-            raise ConfigError(f"{self.key}: {name!r} is no name. Use letters, digits and underscores.")
+            raise ConfigError(f"{self.key}: {name!r} is not a name. Use letters, digits and underscores.")
         self._entries[name] = entry
         return entry
 
@@ -79,8 +79,8 @@ def import_object(reference: str, key: str) -> Any:
         if isinstance(error, ModuleNotFoundError) and not where.startswith(str(error.name)):
             raise  # the module is there and lacks something itself
         raise ConfigError(
-            f"{key}: {where!r} in {reference!r} cannot be imported ({error}). Give module:object with the module's "
-            "folder in PYTHONPATH, or path/to/file.py:object."
+            f"{key}: {where!r} in {reference!r} cannot be imported ({error}). Give module:object with the "
+            "module's folder in PYTHONPATH, or path/to/file.py:object."
         ) from error
     if not hasattr(module, name):
         names = [known for known in vars(module) if not known.startswith("_")]

@@ -92,7 +92,8 @@ def distributed(device: str, *, use_ddp: bool = False) -> Iterator[World]:
     rank, local_rank = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     if use_ddp and "WORLD_SIZE" not in os.environ:
         raise ConfigError(
-            "--use_ddp: start the processes with torchrun: torchrun --nproc_per_node=4 training.py ... --use_ddp"
+            "--use_ddp: start the processes with torchrun: "
+            "torchrun --nproc_per_node=4 training.py ... --use_ddp"
         )
     chosen = pick_device(device, local_rank if size > 1 else None)
     promise_float32()

@@ -135,9 +135,10 @@ def data(size: int, repeat: int) -> None:
             items.append(Item(str(index), *paths))
         work["sam-spl check"] = lambda: [examine(item, "train") for item in items]
         for name, seconds in interleaved(work, repeat, lambda: None).items():
-            print(
-                f"{name:<34} {1000 * seconds / 50:8.3f} ms an image of {size} px, {50 / seconds:8.0f} images/s a core"
+            speed = (
+                f"{1000 * seconds / 50:8.3f} ms an image of {size} px, {50 / seconds:8.0f} images/s a core"
             )
+            print(f"{name:<34} {speed}")
 
 
 def response(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -158,7 +159,7 @@ def counts_and_hierarchy(pred: np.ndarray, mask: np.ndarray) -> None:
 
 
 def plain_regions(pred: np.ndarray, mask: np.ndarray) -> None:
-    """What published meters rest on, before they match anything: the regions of both maps and their centroids."""
+    """What published meters compute before they match anything: regions of both maps, and their centroids."""
     for binary in (pred, mask):
         for region in regionprops(label(binary, connectivity=2)):
             region.centroid, region.area  # noqa: B018
@@ -227,7 +228,7 @@ class _InterpolateFirst(nn.Module):
 def interleaved(
     work: dict[str, Callable[[], object]], repeat: int, synchronise: Callable[[], None]
 ) -> dict[str, float]:
-    """Median seconds of each, one after the other in every round, so that a drift of the machine meets all alike."""
+    """Median seconds of each, in turn in every round, so that a drift of the machine affects all equally."""
     times: dict[str, list[float]] = {name: [] for name in work}
     for round_ in range(repeat + 1):
         for name, call in work.items():

@@ -1,4 +1,4 @@
-"""What a command of ``sam-spl`` declares of itself; the parser, ``--help`` and the messages are made from it."""
+"""What a command of ``sam-spl`` declares: the parser, ``--help`` and the messages are made from it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Command:
 
     Attributes:
         name: on the command line, as in ``sam-spl check``.
-        config: dataclass of its keys, ``omegaconf.MISSING`` where a value is required. The first line of its docstring
-            heads ``--help``, the comment behind a field explains it. The module that holds it imports nothing heavy
-            at its top.
-        run: what it does: takes an instance of ``config``, or a :class:`~sam_spl.cli.grammar.Line` where ``groups``
-            are chosen. Imports what it needs inside.
-        positional: keys that words without a key fill, in this order; one that is a list takes all that are left.
-        aliases: flag -> key, as ``{"--epochs": "trainer.epochs", "-o": "output"}``. A flag without a key (None) takes
-            its value and sets nothing.
+        config: dataclass of its keys, ``omegaconf.MISSING`` where a value is required. The first line of its
+            docstring heads ``--help``, the comment behind a field explains it. The module that holds it
+            imports nothing heavy at its top.
+        run: what it does: takes an instance of ``config``, or a :class:`~sam_spl.cli.grammar.Line` where
+            ``groups`` are chosen. Imports what it needs inside.
+        positional: keys that words without a key fill, in this order; a list takes all words that are left.
+        aliases: flag -> key, as ``{"--epochs": "trainer.epochs", "-o": "output"}``. A flag without a key
+            (None) takes its value and sets nothing.
         translate: flag or key -> what makes the value of a key from what was typed.
         alone: key -> the value that it has where none is given; switches have ``true``.
         groups: keys whose values are files of ``configs/``, for ``--help``.

@@ -1,4 +1,4 @@
-"""From the words of a command line to the settings of training or testing: Hydra composes the files of ``configs/``."""
+"""Settings of training or testing from a command line: Hydra composes the files of ``configs/``."""
 
 from __future__ import annotations
 

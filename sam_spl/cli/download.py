@@ -20,9 +20,7 @@ class DownloadConfig:
     folder: str = "./checkpoints"  # where model.trunk_weights=auto finds them
     source: str = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"  # or a mirror's folder
     check: bool = False  # only check the files that are there
-    sha256: str | None = (
-        None  # of the one file that is fetched, from somebody you trust: 64 hexadecimal digits
-    )
+    sha256: str | None = None  # of the one file to fetch, from a source you trust: 64 hex digits
 
     def __post_init__(self) -> None:
         if self.sha256 is not None and len(self.names) != 1:

@@ -1,4 +1,4 @@
-"""The grammar of every command: ``--key value`` and ``key=value`` alike, flags as aliases of keys, values by type."""
+"""The grammar of every command: ``--key value`` or ``key=value``, flags as aliases, values by type."""
 
 from __future__ import annotations
 
@@ -193,11 +193,11 @@ def _key(name: str, known: dict[str, Any], command: Command) -> str | None:
             )
     if parent and last and any(_open(parent[: end + 1], known) for end in _ends(parent)):
         return bare
-    flags = [f"--{key}" for key in known] if name.startswith("-") else list(known)
-    raise ConfigError(
-        f"{name}: unknown {'flag' if name.startswith('-') else 'key'}. Nearest: "
-        f"{nearest(name, [*flags, *(command.aliases if name.startswith('-') else command.groups)])}. --help lists all."
-    )
+    if name.startswith("-"):
+        kind, choices = "flag", [*(f"--{key}" for key in known), *command.aliases]
+    else:
+        kind, choices = "key", [*known, *command.groups]
+    raise ConfigError(f"{name}: unknown {kind}. Nearest: {nearest(name, choices)}. --help lists all.")
 
 
 def _ends(parent: str) -> list[int]:

@@ -54,7 +54,7 @@ _MORE = "sam-spl COMMAND --help shows the keys of a command, with examples."
 
 
 def comments(config: type[Any]) -> dict[str, str]:
-    """The comment behind each field of a dataclass, its parents' too; none where the source is not at hand."""
+    """The comment behind each field of a dataclass and its parents; none where the source is missing."""
     found: dict[str, str] = {}
     for cls in reversed(config.__mro__):
         try:

@@ -1,4 +1,4 @@
-"""What commands of several jobs share: data and devices that fit all, and one failure that does not end the rest."""
+"""Several jobs in one command: data and devices fit all of them, and one failure does not end the rest."""
 
 from __future__ import annotations
 

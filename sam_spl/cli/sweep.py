@@ -69,7 +69,7 @@ def _choices(word: Word, spread: bool, lists: bool) -> list[Word]:
 
 
 def _label(word: Word) -> str:
-    """What a value is called in a folder's name; a file of weights with its run, since runs call theirs alike."""
+    """How a value is written in a folder's name; a weights file with its run, since all are ``best.pt``."""
     parts = str(word.text).strip("'\"").rstrip("/").split("/")
     is_file = word.key == "weights" and Path(parts[-1]).suffix in (".pt", ".pth", ".safetensors")
     value = re.sub(r"[^\w.+-]+", "_", "_".join(parts[-2:] if is_file else parts[-1:]))

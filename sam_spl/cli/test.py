@@ -53,7 +53,8 @@ COMMAND = Command(
     },
     translate={key: TRAIN.translate[key] for key in ("--gpu", "dataset")},
     examples=(
-        "python testing.py --dataset NUDT-SIRST --image_size 256 --weights ./checkpoints/NUDT-SIRST.pt --device cuda:0",
+        "python testing.py --dataset NUDT-SIRST --image_size 256 --weights ./checkpoints/NUDT-SIRST.pt "
+        "--device cuda:0",
         "sam-spl test --dataset sirst --lists 50_50 --weights checkpoints/my_run",
         "sam-spl test dataset=[sirst,nudt_sirst] weights=[checkpoints/a,checkpoints/b]   # one summary table",
         "sam-spl test --dataset sirst --weights checkpoints/a --protocols native sam_spl --figures 4",

@@ -65,7 +65,7 @@ def _loss(text: str) -> str:
 
 
 def _model(text: str) -> str:
-    """The published flag names SAM 2's YAML of the trunk: ``.../sam2.1_hiera_s.yaml`` means model=sam_spl_s."""
+    """The network of a SAM 2 YAML that the published flag names: ``sam2.1_hiera_s.yaml`` is sam_spl_s."""
     stem = Path(text).stem.lower()
     if match := re.search(r"hiera_(t|s|b|l)", stem):
         return f"sam_spl_{match[1]}"
@@ -104,7 +104,7 @@ COMMAND = Command(
         "sam-spl train --dataset sirst --recipe scratch",
         "sam-spl train --dataset custom --data_path ./my_images --model sam_spl_s --epochs 100",
         "sam-spl train --resume ./checkpoints/NUDT-SIRST",
-        "sam-spl train --dataset sirst --save_dir runs/a --resume auto   # starts, and goes on when started again",
+        "sam-spl train --dataset sirst --save_dir runs/a --resume auto   # starts, or continues",
         "torchrun --nproc_per_node=4 training.py --dataset NUDT-SIRST --use_ddp",
         "sam-spl train --experiment datransnet_nudt_sirst",
         "sam-spl train -m model=sam_spl_t,datransnet dataset=sirst,nudt_sirst test_on=[same]   # four runs",

@@ -120,9 +120,7 @@ class CopyPasteConfig:
     """
 
     probability: float | None = None  # null: as in the set's published recipe (dataset.copy_paste)
-    source: str = (
-        "train"  # train | all: images that targets are cut from; all leaks test images, as published
-    )
+    source: str = "train"  # train | all: where targets are cut from; all leaks test images, as published
 
     def __post_init__(self) -> None:
         require_choice(self.source, "copy_paste.source", ("train", "all"))

@@ -1,4 +1,4 @@
-"""What ``auto`` stands for: the weights that there are for the trunk, and the recipe that learns with them."""
+"""What ``auto`` stands for: the trunk weights that are there, and the recipe that fits them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def trunk_weights(model: ModelConfig, weights: str | None) -> str | None:
 
 
 def recipe(model: ModelConfig, weights: str | None) -> str:
-    """The recipe that ``recipe=auto`` stands for, as the network's file has it with and without trunk weights.
+    """The recipe that ``recipe=auto`` stands for: a network's file names one with trunk weights, one without.
 
     Args:
         model: with its trunk's weights settled.
@@ -58,12 +58,12 @@ def announcement(config: TrainConfig) -> tuple[bool, str]:
     fetch = f"bash scripts/download_ckpts.sh {name}"
     if config.recipe == of["recipe"]:
         return True, (
-            f"{start} without SAM 2 weights in the trunk learns nothing: its output stays at background. Fetch them "
-            f"({fetch}) and start again, or take recipe={without}"
+            f"{start} without SAM 2 weights in the trunk learns nothing: its output stays at background. "
+            f"Fetch them ({fetch}) and start again, or use recipe={without}"
         )
     return True, (
-        f"{start}: no SAM 2 weights in the trunk, which starts from random ones. For the published recipe fetch them "
-        f"({fetch}) and start again with recipe={of['recipe']}"
+        f"{start}: no SAM 2 weights in the trunk, which starts from random ones. For the published recipe "
+        f"fetch them ({fetch}) and start again with recipe={of['recipe']}"
     )
 
 
@@ -75,8 +75,6 @@ def _brings_a_trunk(file: str | None) -> bool:
     """Whether a network's weights hold a trunk of SAM 2, which training left as it was."""
     if file is None:
         return False
-    from sam_spl.weights.formats import (
-        read_weights,  # PyTorch takes seconds, and most commands do without here
-    )
+    from sam_spl.weights.formats import read_weights  # imports PyTorch, which takes seconds
 
     return read_weights(file).frozen_trunk

@@ -95,9 +95,7 @@ class TrainConfig(RuntimeConfig):
     model: ModelConfig = MISSING  # the network; a file of configs/model/, or module:Class of your own
     dataset: DatasetConfig = MISSING  # a file of configs/dataset/, or [a,b] for the union of several
     recipe: str | None = None  # a file of configs/recipe/; auto: the network's
-    loss: LossConfig = field(
-        default_factory=LossConfig
-    )  # a file of configs/loss/, or module:Class of your own
+    loss: LossConfig = field(default_factory=LossConfig)  # a file of configs/loss/, or module:Class
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     copy_paste: CopyPasteConfig = field(default_factory=CopyPasteConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -139,9 +137,7 @@ class TestConfig(RuntimeConfig):
     output_dir: str | None = None  # null: a folder beside the weights, named by what is tested
     protocols: list[str] = field(default_factory=lambda: ["native"])  # the first is compared with the others
     bootstrap: int = 1000  # resamples for 95 % intervals; 0: none
-    empty: str | None = (
-        None  # one | zero | skip: nIoU of an empty image predicted empty; null: the protocol's rule
-    )
+    empty: str | None = None  # one | zero | skip: nIoU of an empty image predicted empty; null: by protocol
     curves: bool = True  # hIoU, ROC and PR, Pd by size and at a false-alarm budget
     fa_budget: float = 10.0  # 1e-6 per pixel
     report: int = 200  # images in the gallery of report.html, the worst first; 0: no report

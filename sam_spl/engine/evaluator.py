@@ -42,12 +42,13 @@ def evaluate(
         world: this process.
         protocols: what to count for.
         detailed: count for hIoU and curves as well.
-        input_size: side that protocols at the network's input are scored at, where the network sees each image at its
-            own size.
+        input_size: side that protocols at the network's input are scored at, where the network sees each
+            image at its own size.
         batch_size: None for 1 on a CPU, where larger ones gain nothing, and 12 elsewhere.
         num_workers: loader processes.
         title: of the progress bar; none without.
-        keep: takes the index of each image that this process predicts, and its probability map at its own size.
+        keep: called with the index of each image that this process predicts, and its probability map at its
+            own size.
 
     Returns:
         The counts of the whole data set, in every process.

@@ -19,9 +19,9 @@ class SegmentationLoss(nn.Module):
 
     Args:
         bce: weight of the cross entropy, mean over pixels (SAM-SPL's recipe).
-        iou: weight of the soft IoU, 1 - (sum(p y) + 1) / (sum p + sum y - sum(p y) + 1) with p the probability.
-        iou_over: ``batch`` sums over the whole batch (DATransNet's recipe); ``image`` over each image, then takes the
-            mean, so that an image with a small target counts as much as one with a large one.
+        iou: weight of the soft IoU, 1 - (sum(p y) + 1) / (sum p + sum y - sum(p y) + 1), p the probability.
+        iou_over: ``batch`` sums over the whole batch (DATransNet's recipe); ``image`` over each image, then
+            takes the mean, so that an image with a small target counts as much as one with a large one.
 
     Shape:
         - logits: list of (B, 1, H, W)

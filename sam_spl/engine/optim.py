@@ -38,21 +38,21 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         )
     except (TypeError, ValueError, KeyError, AssertionError) as error:
         raise ConfigError(
-            f"optimizer: {config.name} with {arguments} cannot be made ({error}). optimizer.name takes timm's names "
-            "(adan, adam, adamw, sgd, ...), optimizer.args what that one takes."
+            f"optimizer: {config.name} with {arguments} cannot be built ({error}). optimizer.name takes "
+            "timm's names (adan, adam, adamw, sgd, ...), optimizer.args the arguments of that optimizer."
         ) from error
 
 
 def learning_rate(epoch: float, epochs: int, config: OptimizerConfig) -> float:
     """The learning rate at a moment of training, in epochs from the start.
 
-    Linear from 0 over ``warmup_epochs``, then half a cosine from ``lr`` to ``eta_min`` at the end of the last epoch,
-    or (``multistep``) ``lr`` times ``gamma`` for every milestone passed.
+    Linear from 0 over ``warmup_epochs``, then half a cosine from ``lr`` to ``eta_min`` at the end of the last
+    epoch, or (``multistep``) ``lr`` times ``gamma`` for every milestone passed.
 
     Args:
-        epoch: with ``per_step`` the middle of a step; without, the start of an epoch, whose rate holds for all of it.
-            The start of the first one would have a warm-up of zero, so a warm-up takes the epoch's middle: the mean
-            of what ``per_step`` gives.
+        epoch: with ``per_step`` the middle of a step; without, the start of an epoch, whose rate holds for
+            all of it. At the start of the first epoch a warm-up would give zero, so it takes the middle:
+            the mean of what ``per_step`` gives.
         epochs: of the whole training.
         config: the schedule.
     """
@@ -75,7 +75,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 class Average:
     """An exponential moving average of weights and buffers (timm's), with a warm-up.
 
-    Update n uses a decay of at most (1 + n) / (10 + n), so the random start is forgotten soon; the first copies.
+    Update n uses a decay of at most (1 + n) / (10 + n), so the random start is soon forgotten; the first
+    update copies.
 
     Attributes:
         module: the averaged network.

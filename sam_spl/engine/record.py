@@ -1,7 +1,7 @@
 """The record of a run: its folder, what is written there, and how a run goes on from it.
 
-The saved configuration is the run. A file holds values: names in it are looked up in registries, and code that a user
-brought has to be named again on the command line.
+The saved configuration is the run. A file holds values: names in it are looked up in registries, and a user's
+own code has to be named again on the command line.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Saved:
     Attributes:
         path: the file.
         config: of the run.
-        state: everything else, as :meth:`RunFolder.save_last` was given it; ``model`` and ``ema`` are whole again.
+        state: the rest, as given to :meth:`RunFolder.save_last`; ``model`` and ``ema`` are whole again.
     """
 
     path: Path
@@ -118,7 +118,7 @@ class RunFolder:
         self._write_frozen(model)
 
     def resume(self, saved: Saved, config: TrainConfig, model: nn.Module) -> None:
-        """Go on in this folder; what is better elsewhere is brought along when it is another one than the saved one's.
+        """Go on in this folder; if the saved run is in another one, its best weights are copied here.
 
         Raises:
             ConfigError: another folder that holds a run already.
@@ -207,15 +207,15 @@ def read_saved(resume: str | Path) -> Saved:
     wrong = [key for key, kind in _STATE.items() if not isinstance(state.get(key), kind)]
     if wrong or not all(isinstance(row, dict) for row in state["history"]):
         raise InputError(
-            f"resume: {path} cannot be resumed: {', '.join(wrong or ['history'])} is missing or malformed (saved by "
-            f"another version?). Start a new run from its weights: --weights {path}"
+            f"resume: {path} cannot be resumed: {', '.join(wrong or ['history'])} is missing or malformed "
+            f"(saved by another version?). Start a new run from its weights: --weights {path}"
         )
     try:
         config = read(TrainConfig, state["config"])
     except ConfigError as error:
         raise InputError(
-            f"resume: the configuration in {path} does not fit this version ({error}). Start a new run from its "
-            f"weights: --weights {path}"
+            f"resume: the configuration in {path} does not fit this version ({error}). Start a new run from "
+            f"its weights: --weights {path}"
         ) from error
     frozen = read_frozen(state, path)
     state["model"] = {**state["model"], **frozen}
@@ -232,11 +232,11 @@ def resumed_config(
     Args:
         saved: the run.
         asked: a configuration of today.
-        given: the keys of it that were said (``trainer.epochs``; ``dataset`` for a set by name); None for all.
+        given: its keys that the user named (``trainer.epochs``; ``dataset`` for a set by name); None for all.
         processes: that the run goes on with.
 
     Raises:
-        ConfigError: another value of what may not change, or code that the saved run names and ``asked`` does not.
+        ConfigError: another value of what may not change, or the run uses code that ``asked`` does not name.
     """
     before, now = _flat(recorded(saved.config)), _flat(recorded(asked))
     said = set(now) if given is None else {key for name in given for key in _meant(name, now)}
@@ -245,8 +245,9 @@ def resumed_config(
     if refused:
         shown = ", ".join(f"{key}={before.get(key)} and not {now.get(key)}" for key in refused[:4])
         raise ConfigError(
-            f"resume: {saved.path.parent} runs with {shown}. A resumed run keeps its settings; {', '.join(MAY_CHANGE)} "
-            "may change. Leave the others out, or start a new run in another --save_dir."
+            f"resume: {saved.path.parent} runs with {shown}. A resumed run keeps its settings; "
+            f"{', '.join(MAY_CHANGE)} may change. Leave the others out, or start a new run in another "
+            "--save_dir."
         )
     for key in _REFERENCES:
         name = before.get(key)
@@ -274,8 +275,8 @@ def _check_product(saved: Saved, batch_size: int, processes: int) -> None:
             else "another number of processes"
         )
         raise ConfigError(
-            f"trainer.batch_size: this run takes {images} images a step, not {batch_size} on each of {processes} "
-            f"process(es). Resume with {fits}."
+            f"trainer.batch_size: this run takes {images} images a step, not {batch_size} on each of "
+            f"{processes} process(es). Resume with {fits}."
         )
 
 

@@ -100,9 +100,7 @@ class _Tested:
     part: Part
     source: Source
     folder: Path
-    maps: dict[int, bytes] = field(
-        default_factory=dict
-    )  # by thresholds exceeded, compressed: a few kilobytes each
+    maps: dict[int, bytes] = field(default_factory=dict)  # counts of thresholds exceeded, compressed
 
     def keep(self, index: int, prob: NDArray[np.float32]) -> None:
         """Take one image's probability map."""
@@ -260,8 +258,8 @@ def _about(tested: _Tested) -> list[tuple[str, str]]:
         notes.append(
             "one image in five is tested, by the hash of its name: these weights were trained on the others"
             if part.role == "test"
-            else "all images are tested: no lists, and these weights do not state that they were trained on this "
-            "folder"
+            else "all images are tested: no lists, and these weights do not state that they were trained on "
+            "this folder"
         )
     if part.role in ("train", "all") and data.known_to(description.get("trained_on")):
         notes.append("these weights were trained on images that are among the tested ones")

@@ -121,7 +121,7 @@ class Trainer:
         hidden = None if self.world.main else True
         with tqdm(total=len(self.sampler), desc=title, unit="img", leave=False, disable=hidden) as bar:
             for step, batch in enumerate(self.loader):
-                # A schedule per step takes the middle of each step, so that a warm-up does not begin with zero.
+                # A schedule per step takes the middle of each step, so a warm-up does not start at zero.
                 moved = (step + 0.5) / len(self.loader) if self.config.optimizer.per_step else 0.0
                 lr = learning_rate(self.epoch + moved, self.config.trainer.epochs, self.config.optimizer)
                 set_learning_rate(self.optimizer, lr)
@@ -214,7 +214,7 @@ class Trainer:
         return asdict(scores(counts))
 
     def keep_best(self, row: Mapping[str, Any]) -> None:
-        """Write ``best.*`` when the validation IoU is the highest yet; without validation, after the last epoch."""
+        """Write ``best.*`` at the highest validation IoU so far; without validation, after the last epoch."""
         if self.val_set is not None:
             iou = row.get("iou")
             if iou is None or (self.best is not None and iou <= self.best):
@@ -271,8 +271,8 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"resume: {saved.path} is not of the network and the optimizer that it names ({reason}). Start a new "
-                f"run from its weights: --weights {saved.path}"
+                f"resume: {saved.path} does not fit the network and the optimizer that it names ({reason}). "
+                f"Start a new run from its weights: --weights {saved.path}"
             ) from error
         self.epoch, self.best, self.history = state["epoch"], state["best"], list(state["history"])
         self.saved = self.epoch

@@ -78,13 +78,13 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None, world: W
 
     Args:
         config: of the run; of a resumed one, what it should be from now on.
-        given: of a resumed run, the keys of ``config`` that were asked for, as the command line knows them; None for
+        given: of a resumed run, the keys of ``config`` that the user named, as on the command line; None for
             all of them. The others are as the run has them.
         world: the processes of this run, where they are joined already.
 
     Raises:
-        ConfigError: settings that do not go together, a folder that holds a run, or another setting for a resumed run
-            than it was started with.
+        ConfigError: settings that do not go together, a folder that holds a run, or another setting for a
+            resumed run than it was started with.
         InputError: data, weights or devices are not what they should be, or training diverges.
     """
     if world is not None:
@@ -241,8 +241,9 @@ def _same_images(saved: Saved, data: DataSet) -> None:
     now = data.parts["train"].fingerprint
     if before != now:
         raise InputError(
-            f"resume: the training images in {data.where} (lists {data.lists}) are not those of {saved.path.parent}: "
-            "their list differs. Give the data that the run was started with, or start a new run."
+            f"resume: the training images in {data.where} (lists {data.lists}) are not those of "
+            f"{saved.path.parent}: their list differs. Give the data that the run was started with, or start "
+            "a new run."
         )
 
 
@@ -253,8 +254,8 @@ def _selection(config: TrainConfig, data: DataSet) -> str | None:
         return "val" if data.parts["val"].count else None
     if choice == "val" and not data.parts["val"].count:
         raise ConfigError(
-            f"trainer.selection: {data.title} (lists {data.lists}) has no validation images. Hold some of the training "
-            "images out with trainer.val_share=0.2, or set trainer.selection=last."
+            f"trainer.selection: {data.title} (lists {data.lists}) has no validation images. Hold out some "
+            "training images with trainer.val_share=0.2, or set trainer.selection=last."
         )
     return None if choice == "last" else choice
 
@@ -323,7 +324,7 @@ _NOT_SETTINGS = (
 
 
 def _settings(config: TrainConfig) -> str:
-    """A fingerprint of the configuration without seed, device and places: equal for runs that repeat each other."""
+    """A fingerprint of the configuration without seed, device and paths: equal for repeated runs."""
     settings = plain(config)
     for key in _NOT_SETTINGS:
         *parents, last = key.split(".")
@@ -344,7 +345,7 @@ def _chips_leak(config: TrainConfig) -> bool:
 
 
 def _start_log(file: Path | None) -> Callable[[], None]:
-    """Log to the console and to ``file``; without a file (other processes) only errors. Returns what closes it."""
+    """Log to the console and to ``file``; without a file (other processes) only errors. Returns a closer."""
     root = logging.getLogger("sam_spl")
     before = list(root.handlers), root.level
     for handler in before[0]:
@@ -401,7 +402,7 @@ def _announce(
         )
     if _chips_leak(config):
         log.warning(
-            "copy-paste cuts chips out of the TEST images too (copy_paste.source=all): its scores are optimistic"
+            "copy-paste cuts chips out of TEST images too (copy_paste.source=all): its scores are optimistic"
         )
     if trainer.epoch == 0:  # a resumed run has its weights from last.pt
         warns, text = auto.announcement(config)

@@ -381,9 +381,9 @@ def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
 
 def test_published_commands_compose_word_for_word(capsys):
     training = (
-        "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST --save_dir ./checkpoints/NUDT-SIRST --gpu 0 "
-        "--epoch 300 --eta_min 1e-6 --seed 1 --local_rank 0 --data_path ./datasets --loss_func BCELoss "
-        "--config_path configs/sam2.1/sam2.1_hiera_s.yaml --use_ddp --config"
+        "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST --save_dir ./checkpoints/NUDT-SIRST "
+        "--gpu 0 --epoch 300 --eta_min 1e-6 --seed 1 --local_rank 0 --data_path ./datasets "
+        "--loss_func BCELoss --config_path configs/sam2.1/sam2.1_hiera_s.yaml --use_ddp --config"
     )
     train(training.split())
     text = capsys.readouterr().out
@@ -397,8 +397,8 @@ def test_published_commands_compose_word_for_word(capsys):
     ):
         assert line in text
     testing = (
-        "--dataset NUDT-SIRST --image_size 256 --weights ./checkpoints/NUDT-SIRST.pt --device cuda:0 --batch_size 4 "
-        "--data_path ./datasets --seed 1 --config"
+        "--dataset NUDT-SIRST --image_size 256 --weights ./checkpoints/NUDT-SIRST.pt --device cuda:0 "
+        "--batch_size 4 --data_path ./datasets --seed 1 --config"
     )
     test(testing.split())
     assert "weights: ./checkpoints/NUDT-SIRST.pt" in capsys.readouterr().out

@@ -178,10 +178,10 @@ def test_chips_of_the_test_images_are_used_by_name_only_and_said(sets, tmp_path,
 def test_compare_prints_every_form_and_says_what_is_missing(tmp_path):
     scores = {"iou": 0.5, "niou": 0.25, "f1": None, "pd": 1.0, "fa": 2e-6}
     for name in ("a_1", "b"):
+        weights = {"file": f"/x/{name}/best.pt", "model": "datransnet", "settings": "1f"}
         report = {
             "protocol": "native", "image_size": 64, "protocols": {"native": {"scores": scores}}, "images": [],
-            "weights": {"file": f"/x/{name}/best.pt", "model": "datransnet", "trained_on": {"dataset": "SIRST"}}
-            | {"settings": "1f"},
+            "weights": weights | {"trained_on": {"dataset": "SIRST"}},
             "dataset": {"name": "SIRST", "lists": "50_50", "split": "test"},
         }  # fmt: skip
         (tmp_path / name).mkdir()

@@ -36,11 +36,11 @@ def data(tmp_path_factory) -> Path:
 def run_folder(data, command) -> Path:
     """Trained by two processes with the published command."""
     folder = data.parent / "run"
-    flags = f"--batch_size 2 --image_size 64 --lr 1e-3 --epoch 2 --dataset custom --data_path {data} --save_dir {folder}"
-    done = command(
-        *TORCHRUN, "--nproc_per_node=2", "training.py", *flags.split(), "--use_ddp", "--device", "cpu", *TINY_OVERRIDES,
-        "trainer.selection=test",
-    )  # fmt: skip
+    flags = (
+        f"--batch_size 2 --image_size 64 --lr 1e-3 --epoch 2 --dataset custom --data_path {data} "
+        f"--save_dir {folder} --use_ddp --device cpu trainer.selection=test"
+    )
+    done = command(*TORCHRUN, "--nproc_per_node=2", "training.py", *flags.split(), *TINY_OVERRIDES)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 2/2") == 1  # one process speaks
     assert "2 processes" in done.stdout
@@ -59,9 +59,9 @@ def test_two_processes_write_one_run(run_folder):
 def test_scores_have_the_same_digits_with_any_number_of_processes(
     processes, run_folder, data, command, tmp_path
 ):
-    flags = f"--dataset custom --data_path {data} --device cpu --weights {run_folder} output_dir={tmp_path}".split()
+    flags = f"--dataset custom --data_path {data} --device cpu --weights {run_folder} output_dir={tmp_path}"
     start = [*TORCHRUN, f"--nproc_per_node={processes}"] if processes > 1 else [sys.executable]
-    done = command(*start, "testing.py", *flags)
+    done = command(*start, "testing.py", *flags.split())
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "results.json").read_text())
     assert result["scores"]["images"] == 7
