@@ -91,13 +91,18 @@ def test_the_configuration_alone_imports_no_torch():
     [
         ({"name": "sam_spl_x"}, "model: 'sam_spl_x' is unknown. Nearest: sam_spl_"),
         ({"name": "sam_spl_t", "arguments": {"blok": "res"}}, r"model\.blok: .* Nearest: block"),
-        ({"name": "nowhere.at_all:Net"}, "cannot be imported"),
         ({"nam": "sam_spl_t"}, "model.nam: no such key. Nearest: name"),
     ],
 )
 def test_a_configuration_checks_itself(values, message):
     with pytest.raises(ConfigError, match=message):
         read(ModelConfig, values, "model")
+
+
+def test_a_configuration_imports_no_reference_before_it_is_built():
+    config = read(ModelConfig, {"name": "nowhere.at_all:Net", "arguments": {"width": 3}})  # from a file, say
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        build(config)
 
 
 def test_what_a_recipe_suggests_is_taken_where_the_network_has_it_and_nothing_else_is_said(own):
