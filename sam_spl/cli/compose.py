@@ -80,9 +80,9 @@ def _composed(name: str, cls: type[Any], chosen: Mapping[str, str], words: Seque
     own = {group: groups.pop(group) for group in ("model", "loss") if is_reference(groups.get(group, ""))}
     values = _files(name, groups)
     for group, reference in own.items():
-        values[group] = {"name": reference, "arguments": {}}
-        if group == "model":  # what a recipe says of any network
-            values[group] |= {"suggested": OmegaConf.select(values, "model.suggested", default={})}
+        # What a recipe suggests to any network stays.
+        suggested = {"suggested": values.model.get("suggested", {})} if group == "model" else {}
+        values[group] = {"name": reference, "arguments": {}, **suggested}
     if members:
         values.dataset.members = members
     if "recipe" in TRAIN_GROUPS and name == "train":

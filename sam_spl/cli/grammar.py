@@ -35,12 +35,10 @@ class Line:
     Attributes:
         words: in the order given; of two for one key the later one counts.
         options: ``--config``, ``-m`` and ``--help`` as far as they were given.
-        folders: of ``--config_dir``.
     """
 
     words: list[Word] = field(default_factory=list)
     options: set[str] = field(default_factory=set)
-    folders: list[str] = field(default_factory=list)
 
 
 _OPTIONS = {"-h": "help", "--help": "help", "-m": "multirun", "--multirun": "multirun", "--config": "config"}
@@ -54,6 +52,20 @@ _BOOLEANS = {
     "off": False,
     "0": False,
 }
+
+
+def own_folders(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The folders that ``--config_dir`` names, and what else there is: they hold names that other words use."""
+    folders, rest, words = list[str](), list[str](), list(argv)
+    while words:
+        name, equals, value = (word := words.pop(0)).partition("=")
+        if name.removeprefix("--") != "config_dir":
+            rest.append(word)
+        elif equals or words:
+            folders.append(value if equals else words.pop(0))
+        else:
+            raise ConfigError("--config_dir: a value is missing.")
+    return folders, rest
 
 
 def kinds(config: type[Any], prefix: str = "") -> dict[str, Any]:
@@ -90,9 +102,7 @@ def parse(argv: Sequence[str], command: Command) -> Line:
             continue
         key = _key(name, known, command)
         texts = [value] if equals else _values(name, key, rest, known, command)
-        if name == "--config_dir":
-            line.folders += texts
-        elif key is not None:
+        if key is not None:
             change = command.translate.get(name) or command.translate.get(key, str)
             texts = [change(text) for text in texts]
             line.words.append(Word(key, texts[0] if len(texts) == 1 else tuple(texts)))
@@ -178,8 +188,6 @@ def _key(name: str, known: dict[str, Any], command: Command) -> str | None:
     """The key that a flag or the left side of ``key=value`` means; None for a flag that sets nothing."""
     if name in command.aliases:
         return command.aliases[name]
-    if name == "--config_dir" and command.groups:
-        return None
     bare = (name[2:] if name.startswith("--") else name.lstrip("+")).replace("@_global_", "")
     if bare in known or bare in command.groups:
         return bare

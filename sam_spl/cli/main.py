@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from sam_spl.cli.command import Command
-from sam_spl.cli.grammar import configure, parse
+from sam_spl.cli.grammar import configure, own_folders, parse
 from sam_spl.cli.help import help_text, overview
 from sam_spl.config import add_config_folder
 from sam_spl.errors import ConfigError, UserError, nearest
@@ -55,9 +55,10 @@ def execute(argv: Sequence[str]) -> Any:
         print(overview({name: command(name) for name in NAMES}))
         return None
     chosen = command(name)
-    line = parse(rest, chosen)
-    for folder in line.folders:
+    folders, rest = own_folders(rest)
+    for folder in folders:
         add_config_folder(folder)
+    line = parse(rest, chosen)
     if "help" in line.options:
         print(help_text(chosen))
         return None

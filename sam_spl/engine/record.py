@@ -249,13 +249,16 @@ def resumed_config(
             f"{', '.join(MAY_CHANGE)} may change. Leave the others out, or start a new run in another "
             "--save_dir."
         )
-    for key in _REFERENCES:
-        name = before.get(key)
-        if isinstance(name, str) and is_reference(name) and not (key in said and now.get(key) == name):
-            word = key.removesuffix(".name")
-            raise ConfigError(
-                f"resume: this run uses {name}, and a file may not import code. Name it again: {word}={name}"
-            )
+    unnamed = [
+        f"{key.removesuffix('.name')}={before[key]}"
+        for key in _REFERENCES
+        if is_reference(str(before.get(key))) and not (key in said and now.get(key) == before[key])
+    ]
+    if unnamed:
+        raise ConfigError(
+            f"resume: {saved.path} names code of your own, and a file may not import any. Name it again: "
+            f"{' '.join(unnamed)}"
+        )
     values = recorded(saved.config)
     for key in changed & set(MAY_CHANGE):
         _put(values, key, now[key])
@@ -281,11 +284,11 @@ def _check_product(saved: Saved, batch_size: int, processes: int) -> None:
 
 
 def _meant(name: str, flat: Mapping[str, Any]) -> list[str]:
-    """The keys that a word of the command line sets: a set or a network by name is compared by its name."""
+    """The keys that a word of the command line sets; what is chosen by its name is compared by its name."""
     if name in ("dataset", "model"):
         return [f"{name}.name"]
-    if name == "loss":
-        return [key for key in flat if key.startswith("loss.")]
+    if name == "loss" and is_reference(str(flat["loss.name"])):
+        return ["loss.name"]
     if name == "experiment":
         return ["dataset.name", "model.name", "recipe"]
     return [key for key in flat if key == name or key.startswith(f"{name}.")] or [name]

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import sam_spl
-from sam_spl.config import plain
+from sam_spl.config import config_folders, plain
 from sam_spl.data.catalog import DataSet, open_dataset
 from sam_spl.data.config import DatasetConfig
 from sam_spl.data.dataset import EvaluationSet, TrainingSet
@@ -192,8 +192,7 @@ def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
             ) from None
         if world.main:
             folder.draw(trainer.history, now=True)
-            command = _test_command(config.dataset, folder.path)
-            log.info("done: weights and log in %s. Test with: %s", folder.path, command)
+            log.info("done: weights and log in %s. Test with: %s", folder.path, _test_command(config, folder.path))
     results = [result for one in tests if (result := test(one, world=world)) is not None]
     return Run(folder.path, config, trainer.history, results)
 
@@ -225,9 +224,13 @@ def _beside(dataset: DatasetConfig, name: str) -> DatasetConfig:
     return replace(other, data_path=str(folder.resolve().parent if has_images(folder) else folder))
 
 
-def _test_command(dataset: DatasetConfig, folder: Path) -> str:
+def _test_command(config: TrainConfig, folder: Path) -> str:
     """What tests the weights on the set that they were trained on."""
-    words = ["python", "testing.py", "--weights", str(folder)]
+    dataset, words = config.dataset, ["python", "testing.py", "--weights", str(folder)]
+    for own in config_folders()[:-1]:
+        words += ["--config_dir", str(own)]
+    if is_reference(config.model.name):
+        words += ["--model", config.model.name]
     if dataset.source == "folder":
         names = ",".join(member.name for member in dataset.members)
         words += ["--dataset", f"[{names}]" if names else dataset.name, "--data_path", str(dataset.data_path)]
