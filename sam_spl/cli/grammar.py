@@ -1,4 +1,4 @@
-"""The grammar of every command: ``--key value`` or ``key=value``, flags as aliases, values by type."""
+"""The grammar of every command: ``--key value`` and ``key=value`` alike, flags as aliases of keys, values by type."""
 
 from __future__ import annotations
 
@@ -131,17 +131,16 @@ def convert(word: Word, kind: Any) -> Any:
     Raises:
         ConfigError: it cannot be read so.
     """
-    optional = get_origin(kind) in (Union, UnionType)
-    of = [one for one in get_args(kind) if one is not type(None)] if optional else [kind]
-    text = word.text
-    if optional and text in ("null", "None"):
+    of, text = _inner(kind), word.text
+    if of != [kind] and text in ("null", "None"):
         return None
     if get_origin(of[0]) is list:
         return _list(word, get_args(of[0])[0])
     if not isinstance(text, str):
         raise ConfigError(f"{word.key}: {len(text)} values ({' '.join(text)}), one is expected.")
     if str in of:
-        return _unquoted(text)
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        return text[1:-1] if quoted else text
     if bool in of and text.lower() in _BOOLEANS:
         return _BOOLEANS[text.lower()]
     return _parsed(word.key, text)
@@ -180,10 +179,6 @@ def _parsed(key: str, text: str) -> Any:
         raise ConfigError(f"{key}: {text!r} cannot be read as a value.") from error
 
 
-def _unquoted(text: str) -> str:
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-
-
 def _key(name: str, known: dict[str, Any], command: Command) -> str | None:
     """The key that a flag or the left side of ``key=value`` means; None for a flag that sets nothing."""
     if name in command.aliases:
@@ -191,7 +186,6 @@ def _key(name: str, known: dict[str, Any], command: Command) -> str | None:
     bare = (name[2:] if name.startswith("--") else name.lstrip("+")).replace("@_global_", "")
     if bare in known or bare in command.groups:
         return bare
-    parent, _, last = bare.rpartition(".")
     for group in ("model", "loss"):  # model.block is short for model.arguments.block
         if bare.startswith(f"{group}.") and f"{group}.arguments" in known:
             return (
@@ -199,22 +193,14 @@ def _key(name: str, known: dict[str, Any], command: Command) -> str | None:
                 if bare.startswith(f"{group}.arguments.")
                 else f"{group}.arguments.{bare[len(group) + 1 :]}"
             )
-    if parent and last and any(_open(parent[: end + 1], known) for end in _ends(parent)):
-        return bare
-    if name.startswith("-"):
-        kind, choices = "flag", [*(f"--{key}" for key in known), *command.aliases]
-    else:
-        kind, choices = "key", [*known, *command.groups]
-    raise ConfigError(f"{name}: unknown {kind}. Nearest: {nearest(name, choices)}. --help lists all.")
-
-
-def _ends(parent: str) -> list[int]:
-    return [k for k, mark in enumerate(parent) if mark == "."] + [len(parent)]
-
-
-def _open(prefix: str, known: dict[str, Any]) -> bool:
-    """Whether keys of one's own may stand below a key."""
-    return get_origin(known.get(prefix.rstrip("."))) is dict
+    parts = bare.split(".")
+    if any(get_origin(known.get(".".join(parts[:k]))) is dict for k in range(1, len(parts))):
+        return bare  # keys of one's own stand below
+    flags = [f"--{key}" for key in known] if name.startswith("-") else list(known)
+    raise ConfigError(
+        f"{name}: unknown {'flag' if name.startswith('-') else 'key'}. Nearest: "
+        f"{nearest(name, [*flags, *(command.aliases if name.startswith('-') else command.groups)])}. --help lists all."
+    )
 
 
 def _values(
@@ -224,7 +210,7 @@ def _values(
     kind = known.get(key or "")
     alone = "true" if kind is bool else command.alone.get(key or "")
     if alone is not None and (
-        not rest or not _is_value(rest[0]) or (kind is bool and not _is_boolean(rest[0]))
+        not rest or not _is_value(rest[0]) or (kind is bool and rest[0].lower() not in _BOOLEANS)
     ):
         return [alone]
     if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
@@ -250,17 +236,14 @@ def _positional(bare: list[str], known: dict[str, Any], command: Command) -> lis
     return words
 
 
+def _inner(kind: Any) -> list[Any]:
+    """The types of a value that may be null as well, or the one of a value that may not."""
+    optional = get_origin(kind) in (Union, UnionType)
+    return [one for one in get_args(kind) if one is not type(None)] if optional else [kind]
+
+
 def _is_list(kind: Any) -> bool:
-    inner = (
-        [one for one in get_args(kind) if one is not type(None)]
-        if get_origin(kind) in (Union, UnionType)
-        else []
-    )
-    return get_origin(kind) is list or any(get_origin(one) is list for one in inner)
-
-
-def _is_boolean(word: str) -> bool:
-    return word.lower() in _BOOLEANS
+    return any(get_origin(one) is list for one in _inner(kind))
 
 
 def _is_value(word: str) -> bool:

@@ -2,98 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from omegaconf import MISSING
-
 from sam_spl.cli.command import Command
-from sam_spl.config import require, require_choice
-from sam_spl.data.config import check_pattern
-
-Names = list[str]  # in the class below ``list`` is a key
-
-
-@dataclass
-class ScoreConfig:
-    """Score masks or probability maps of any method as sam-spl test scores a network.
-
-    Predictions are PNG (0 to 255, or 0 and 1), NPY or MAT files (probabilities, or logits), named like the
-    images.
-    """
-
-    predictions: str = MISSING  # folder of PNG, NPY or MAT files
-    masks: str = MISSING  # folder of masks
-    list: str | None = None  # file with names of images, one a line; null: all masks
-    name: str | None = None  # of the method; null: the folder's
-    output: str | None = None  # folder to write into; null: scores/NAME
-    protocols: Names = field(default_factory=lambda: ["native"])  # the first is compared with the others
-    image_size: int = 256  # side that protocols at the network's input are scored at
-    resize: bool = False  # resize predictions to their masks
-    scale: float | None = None  # what stands for 1 in image files; null: 255, or 1 if none is larger
-    logits: bool = False  # NPY and MAT files hold logits
-    bootstrap: int = 1000  # resamples of the images for 95 % intervals; 0: none
-    group: str | None = None  # pattern in names of images that are not independent, as dataset.group
-    empty: str | None = None  # one | zero | skip: nIoU of a correctly empty image; null: the protocol's rule
-    fa_budget: float = 10.0  # of Pd at Fa, in 1e-6 per pixel
-
-    def __post_init__(self) -> None:
-        check_pattern("group", self.group)
-        require_choice(self.empty, "empty", (None, "one", "zero", "skip"))
-        require(self.image_size > 0, "image_size", self.image_size, "give a number of pixels")
-        require(self.bootstrap >= 0, "bootstrap", self.bootstrap, "give a number of resamples, or 0")
-        require(self.fa_budget > 0, "fa_budget", self.fa_budget, "must be above 0")
-        require(self.scale is None or self.scale > 0, "scale", self.scale, "must be above 0")
+from sam_spl.results.config import ScoreConfig
 
 
 def score(config: ScoreConfig) -> None:
     """Print the scores, and write ``results.json`` and ``images.csv``."""
-    from pathlib import Path
+    from sam_spl.results import scoring
 
-    from sam_spl.data.catalog import group_names
-    from sam_spl.files import lock
-    from sam_spl.metrics import protocols_named, scores
-    from sam_spl.results.files import write_result
-    from sam_spl.results.rules import EMPTY
-    from sam_spl.results.scoring import at_input_size, count_files, pair_files
-    from sam_spl.results.summary import summarise, versions
-    from sam_spl.results.text import summary_text
-
-    folder, mask_folder = Path(config.predictions).expanduser(), Path(config.masks).expanduser()
-    list_file = Path(config.list).expanduser() if config.list else None
-    name = config.name or folder.resolve().name
-    protocols = at_input_size(protocols_named(config.protocols), config.image_size)
-    predictions, masks = pair_files(folder, mask_folder, list_file)
-    counts = count_files(
-        predictions, masks, protocols, scale=config.scale, logits=config.logits, resize=config.resize
-    )
-    names = list(predictions)
-    report = {
-        **summarise(
-            counts,
-            names,
-            protocols,
-            empty=config.empty,
-            bootstrap=config.bootstrap,
-            budget=config.fa_budget * 1e-6,
-            groups=group_names(config.group, names) if config.group else None,
-        ),
-        "weights": {"model": name, "file": str(folder / "*")},
-        "dataset": {
-            "name": mask_folder.resolve().parent.name,
-            "lists": "/".join(list_file.parts[-2:]) if list_file else "all masks",
-            "split": "test",
-            "where": str(mask_folder),
-        },
-        "image_size": config.image_size,
-        "versions": versions(),
-    }
-    output = Path(config.output).expanduser() if config.output else Path("scores") / name
-    with lock(output):
-        write_result(output, report)
-    about = [("predictions", f"{folder}, {len(names)} images"), ("masks", str(mask_folder))]
-    print(summary_text(report, about))
-    print(scores(counts, protocols[0], empty=EMPTY.get(config.empty)).line())
-    print(f"results.json and images.csv are in {output}")
+    scoring.score(config)
 
 
 COMMAND = Command(

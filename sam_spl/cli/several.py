@@ -1,12 +1,11 @@
-"""Several jobs in one command: data and devices fit all of them, and one failure does not end the rest."""
+"""What commands of several jobs share: devices that fit all, and one failure that does not end the rest."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from sam_spl.data.pairing import has_images
 from sam_spl.engine.config import TestConfig, TrainConfig
 from sam_spl.errors import ConfigError, UserError
 
@@ -42,24 +41,6 @@ def one_after_the_other(
     if failed:
         first = next(iter(failed.values()))
         raise first.__class__(f"{len(failed)} of {len(names)} failed: {', '.join(failed)}")
-
-
-def hold_them_all(configs: Iterable[TrainConfig | TestConfig]) -> None:
-    """Several sets cannot be read from the folder of one.
-
-    Raises:
-        ConfigError: they would be.
-    """
-    asked: dict[str, set[str]] = {}
-    for dataset in (config.dataset for config in configs):
-        if dataset.source == "folder":
-            asked.setdefault(str(dataset.data_path), set()).add(dataset.title)
-    for path, titles in asked.items():
-        if len(titles) > 1 and has_images(path):
-            raise ConfigError(
-                f"dataset.data_path: {path} is one data set, but {len(titles)} are asked for "
-                f"({', '.join(sorted(titles))}). Give the folder that holds them."
-            )
 
 
 def same_devices(configs: Mapping[str, Config]) -> Config:

@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 from sam_spl.cli.command import Command
 from sam_spl.cli.compose import test_config
 from sam_spl.cli.grammar import Line
-from sam_spl.cli.several import hold_them_all, one_after_the_other, same_devices
+from sam_spl.cli.several import one_after_the_other, same_devices
 from sam_spl.cli.sweep import jobs
 from sam_spl.cli.train import COMMAND as TRAIN
 from sam_spl.config import plain
+from sam_spl.data.config import check_folders
 from sam_spl.engine.config import TestConfig
 
 
@@ -27,7 +28,7 @@ def test(line: Line) -> None:
     if "config" in line.options:
         print("---\n".join(OmegaConf.to_yaml(OmegaConf.create(plain(one))) for one in configs.values()))
         return
-    hold_them_all(configs.values())
+    check_folders(config.dataset for config in configs.values())
 
     from sam_spl.engine import testing
     from sam_spl.runtime import distributed

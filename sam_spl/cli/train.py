@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from sam_spl.cli.command import Command
 from sam_spl.cli.compose import TRAIN_GROUPS, train_config
 from sam_spl.cli.grammar import Line
-from sam_spl.cli.several import hold_them_all, one_after_the_other, same_devices
+from sam_spl.cli.several import one_after_the_other, same_devices
 from sam_spl.cli.sweep import jobs
 from sam_spl.config import group_files, plain
+from sam_spl.data.config import check_folders
 from sam_spl.data.known import dataset_named
 from sam_spl.engine.config import TrainConfig
 from sam_spl.errors import ConfigError
@@ -30,7 +31,7 @@ def train(line: Line) -> None:
     if "config" in line.options:
         print("---\n".join(OmegaConf.to_yaml(OmegaConf.create(plain(one))) for one in configs.values()))
         return
-    hold_them_all(configs.values())
+    check_folders(config.dataset for config in configs.values())
     for config in configs.values():
         for name in config.test_on:
             dataset_named(name if name != "same" else "synthetic")

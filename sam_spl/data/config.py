@@ -6,7 +6,7 @@ Nothing heavy is imported here, since ``--help`` shows them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from sam_spl.config import read, require, require_choice
 from sam_spl.data.known import IMAGENET_MEAN, IMAGENET_STD, dataset_file
+from sam_spl.data.pairing import has_images
 from sam_spl.errors import ConfigError
 
 #: How images and masks may be resized; :mod:`sam_spl.resize` says what the names mean.
@@ -126,6 +127,24 @@ class CopyPasteConfig:
         require_choice(self.source, "copy_paste.source", ("train", "all"))
         chosen = self.probability
         require(chosen is None or 0 <= chosen <= 1, "copy_paste.probability", chosen, "must be in [0, 1]")
+
+
+def check_folders(datasets: Iterable[DatasetConfig]) -> None:
+    """Several sets cannot be read from the folder of one.
+
+    Raises:
+        ConfigError: they would be.
+    """
+    asked: dict[str, set[str]] = {}
+    for dataset in datasets:
+        if dataset.source == "folder":
+            asked.setdefault(str(dataset.data_path), set()).add(dataset.title)
+    for path, titles in asked.items():
+        if len(titles) > 1 and has_images(path):
+            raise ConfigError(
+                f"dataset.data_path: {path} is one data set, but {len(titles)} are asked for "
+                f"({', '.join(sorted(titles))}). Give the folder that holds them."
+            )
 
 
 def check_pattern(key: str, pattern: str | None) -> None:

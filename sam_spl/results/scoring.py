@@ -10,13 +10,67 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sam_spl.data.layout import read_list
+from sam_spl.data.catalog import group_names
+from sam_spl.data.lists import read_list
 from sam_spl.data.pairing import Files, files_below
 from sam_spl.data.reading import read_mask
 from sam_spl.errors import InputError
-from sam_spl.metrics import Counter, DatasetCounts, Protocol
+from sam_spl.files import lock
+from sam_spl.metrics import Counter, DatasetCounts, Protocol, protocols_named, scores
 from sam_spl.resize import resize_logits
+from sam_spl.results.config import ScoreConfig
+from sam_spl.results.files import write_result
+from sam_spl.results.folder import Result
 from sam_spl.results.predictions import Prob, find_predictions, full_scale, read_prediction
+from sam_spl.results.rules import EMPTY
+from sam_spl.results.summary import summarise, versions
+from sam_spl.results.text import summary_text
+
+
+def score(config: ScoreConfig) -> Result:
+    """Score saved predictions as a test scores a network, and write what it gives into a folder.
+
+    Raises:
+        ConfigError: an unknown protocol.
+        InputError: predictions, masks or the list are not what they should be.
+    """
+    folder, mask_folder = Path(config.predictions).expanduser(), Path(config.masks).expanduser()
+    list_file = Path(config.list).expanduser() if config.list else None
+    name = config.name or folder.resolve().name
+    protocols = at_input_size(protocols_named(config.protocols), config.image_size)
+    predictions, masks = pair_files(folder, mask_folder, list_file)
+    counts = count_files(
+        predictions, masks, protocols, scale=config.scale, logits=config.logits, resize=config.resize
+    )
+    names = list(predictions)
+    report = {
+        **summarise(
+            counts,
+            names,
+            protocols,
+            empty=config.empty,
+            bootstrap=config.bootstrap,
+            budget=config.fa_budget * 1e-6,
+            groups=group_names(config.group, names) if config.group else None,
+        ),
+        "weights": {"model": name, "file": str(folder / "*")},
+        "dataset": {
+            "name": mask_folder.resolve().parent.name,
+            "lists": "/".join(list_file.parts[-2:]) if list_file else "all masks",
+            "split": "test",
+            "where": str(mask_folder),
+        },
+        "image_size": config.image_size,
+        "versions": versions(),
+    }
+    output = Path(config.output).expanduser() if config.output else Path("scores") / name
+    with lock(output):
+        write_result(output, report)
+    about = [("predictions", f"{folder}, {len(names)} images"), ("masks", str(mask_folder))]
+    print(summary_text(report, about))
+    print(scores(counts, protocols[0], empty=EMPTY.get(config.empty)).line())
+    print(f"results.json and images.csv are in {output}")
+    return Result(report, output)
 
 
 def pair_files(

@@ -18,10 +18,7 @@ from sam_spl.weights.loading import load_weights
 from sam_spl.weights.published import to_published
 from tests.conftest import TINY, TINY_OVERRIDES, config_of, train
 
-PUBLISHED = (
-    "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST "
-    "--save_dir ./checkpoints/NUDT-SIRST --gpu 0"
-)
+PUBLISHED = "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST --save_dir ./checkpoints/NUDT-SIRST --gpu 0"
 TRUNK = "checkpoints/sam2.1_hiera_tiny.pt"
 FETCH = "bash scripts/download_ckpts.sh tiny"
 
@@ -130,8 +127,10 @@ TINY_AUTO = [word for word in TINY_OVERRIDES if "trunk_weights" not in word]
 
 def _tiny_sam2_file(path: Path) -> dict[str, torch.Tensor]:
     trunk = build_model("sam_spl_t", **TINY).encoder.trunk.state_dict()
-    ours = {f"encoder.trunk.{name}": value for name, value in trunk.items()}
-    torch.save({"model": to_published(ours, SAM_SPL)}, path)
+    torch.save(
+        {"model": to_published({f"encoder.trunk.{name}": value for name, value in trunk.items()}, SAM_SPL)},
+        path,
+    )
     return trunk
 
 
@@ -198,8 +197,9 @@ def test_fine_tuning_goes_on_as_the_weights_were_trained(places, tmp_path, froze
     name = next(name for name in model.state_dict() if name.endswith("trunk.blocks.0.attn.qkv.weight"))
     for one in (state, torch.load(tmp_path / "r" / "last.pt", weights_only=True)):
         assert one["description"]["arguments"]["freeze_trunk"] is frozen
-    saved = read_weights(tmp_path / "r" / "last.pt").state[name]
-    assert torch.equal(saved, model.state_dict()[name]) is bool(frozen)
+    assert torch.equal(
+        read_weights(tmp_path / "r" / "last.pt").state[name], model.state_dict()[name]
+    ) is bool(frozen)
 
 
 def test_weights_of_a_frozen_trunk_freeze_it_unless_the_model_says_otherwise(tmp_path):

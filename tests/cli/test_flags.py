@@ -64,8 +64,9 @@ def test_text_is_taken_literally_and_other_values_by_their_type():
         assert (config.save_dir, config.dataset.data_path) == (path, path)
     assert config_of("train", ["--lists", "50_50"]).dataset.lists == "50_50"  # no number of 5050
     assert config_of("train", ["dataset.lists=null", "seed=7"]).dataset.lists is None
-    words = ["--weights", "x", "--protocols", "native", "sam_spl", "curves=false", "fa_budget=5"]
-    config = config_of("test", words)
+    config = config_of(
+        "test", ["--weights", "x", "--protocols", "native", "sam_spl", "curves=false", "fa_budget=5"]
+    )
     assert (config.protocols, config.curves, config.fa_budget) == (["native", "sam_spl"], False, 5.0)
     assert config_of("test", ["--weights", "x", "protocols=[native,mshnet]"]).protocols == [
         "native",
@@ -137,7 +138,7 @@ def test_errors_of_loader_processes_read_like_ours():
 
 
 EXPERIMENTS = sorted((ROOT / "configs" / "experiment").glob("*.yaml"))
-#: As published: mean, transform, copy-paste, sizes of training and testing (None: native).
+#: spec/datasets.md and spec/datransnet.md: mean, transform, copy-paste, sizes of training and testing (None: native)
 PUBLISHED = {
     "sam_spl_nudt_sirst": (107.80905 / 255, "resize_flip", 0.0, 256, 256),
     "sam_spl_irstd_1k": (0.28450727, "scale_crop", 0.5, 256, 512),
@@ -239,8 +240,7 @@ def test_lists_are_a_union_in_training_and_one_after_the_other_in_testing():
 
 
 def test_help_and_mistyped_flags_need_no_torch(command):
-    code = "import sys; from sam_spl.cli.main import execute; execute(sys.argv[1:]); "
-    code += "sys.exit('torch' in sys.modules)"
+    code = "import sys; from sam_spl.cli.main import execute; execute(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     import sys
 
     for words in ([], ["train", "--help"], ["test", "--help"], ["score", "--help"], ["train", "--config"]):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from sam_spl.cli.score import ScoreConfig, score
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.metrics import PROTOCOLS, protocols_named, scores
 from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.predict.maps import probability
+from sam_spl.results.config import ScoreConfig
+from sam_spl.results.scoring import score
 from tests.conftest import write_folder
 
 

@@ -14,8 +14,8 @@ import sam_spl
 import sam_spl.config
 from sam_spl import DatasetConfig, ModelConfig, OptimizerConfig, TestConfig, TrainConfig, TrainerConfig
 from sam_spl.cli.main import run
-from sam_spl.errors import InputError
 from sam_spl.engine.losses import build_loss
+from sam_spl.errors import InputError
 from sam_spl.metrics import protocols_named
 from tests.conftest import results_in, test, train, write_folder
 

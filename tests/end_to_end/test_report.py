@@ -12,8 +12,9 @@ import torch
 from scipy.io import savemat
 
 from sam_spl.cli.main import run
-from sam_spl.cli.score import ScoreConfig, score
 from sam_spl.metrics import PROTOCOLS
+from sam_spl.results.config import ScoreConfig
+from sam_spl.results.scoring import score
 from tests.conftest import TINY_OVERRIDES, test, train, write_folder
 
 
