@@ -1,4 +1,4 @@
-"""The grammar of every command: ``--key value`` and ``key=value`` alike, flags as aliases of keys, values by type."""
+"""The grammar of every command: ``--key value`` and ``key=value`` alike, values by their type."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _BOOLEANS = {
 
 
 def own_folders(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The folders that ``--config_dir`` names, and what else there is: they hold names that other words use."""
+    """The folders that ``--config_dir`` names, whose files other words may name, and those words."""
     folders, rest, words = list[str](), list[str](), list(argv)
     while words:
         name, equals, value = (word := words.pop(0)).partition("=")
@@ -197,10 +197,8 @@ def _key(name: str, known: dict[str, Any], command: Command) -> str | None:
     if any(get_origin(known.get(".".join(parts[:k]))) is dict for k in range(1, len(parts))):
         return bare  # keys of one's own stand below
     flags = [f"--{key}" for key in known] if name.startswith("-") else list(known)
-    raise ConfigError(
-        f"{name}: unknown {'flag' if name.startswith('-') else 'key'}. Nearest: "
-        f"{nearest(name, [*flags, *(command.aliases if name.startswith('-') else command.groups)])}. --help lists all."
-    )
+    more, what = (command.aliases, "flag") if name.startswith("-") else (command.groups, "key")
+    raise ConfigError(f"{name}: unknown {what}. Nearest: {nearest(name, [*flags, *more])}. --help lists all.")
 
 
 def _values(

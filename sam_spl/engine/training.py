@@ -192,7 +192,9 @@ def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
             ) from None
         if world.main:
             folder.draw(trainer.history, now=True)
-            log.info("done: weights and log in %s. Test with: %s", folder.path, _test_command(config, folder.path))
+            log.info(
+                "done: weights and log in %s. Test with: %s", folder.path, _test_command(config, folder.path)
+            )
     results = [result for one in tests if (result := test(one, world=world)) is not None]
     return Run(folder.path, config, trainer.history, results)
 

@@ -18,7 +18,10 @@ from sam_spl.weights.loading import load_weights
 from sam_spl.weights.published import to_published
 from tests.conftest import TINY, TINY_OVERRIDES, config_of, train
 
-PUBLISHED = "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST --save_dir ./checkpoints/NUDT-SIRST --gpu 0"
+PUBLISHED = (
+    "--batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST "
+    "--save_dir ./checkpoints/NUDT-SIRST --gpu 0"
+)
 TRUNK = "checkpoints/sam2.1_hiera_tiny.pt"
 FETCH = "bash scripts/download_ckpts.sh tiny"
 

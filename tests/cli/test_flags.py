@@ -138,7 +138,7 @@ def test_errors_of_loader_processes_read_like_ours():
 
 
 EXPERIMENTS = sorted((ROOT / "configs" / "experiment").glob("*.yaml"))
-#: spec/datasets.md and spec/datransnet.md: mean, transform, copy-paste, sizes of training and testing (None: native)
+#: Of the papers: mean, transform, copy-paste, sizes of training and testing (None: native).
 PUBLISHED = {
     "sam_spl_nudt_sirst": (107.80905 / 255, "resize_flip", 0.0, 256, 256),
     "sam_spl_irstd_1k": (0.28450727, "scale_crop", 0.5, 256, 512),
@@ -240,7 +240,8 @@ def test_lists_are_a_union_in_training_and_one_after_the_other_in_testing():
 
 
 def test_help_and_mistyped_flags_need_no_torch(command):
-    code = "import sys; from sam_spl.cli.main import execute; execute(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from sam_spl.cli.main import execute; execute(sys.argv[1:]); "
+    code += "sys.exit('torch' in sys.modules)"
     import sys
 
     for words in ([], ["train", "--help"], ["test", "--help"], ["score", "--help"], ["train", "--config"]):

@@ -1,10 +1,11 @@
-"""A network, a data set, a recipe, a loss, an augmentation and a protocol of one's own, and the toolkit from Python."""
+"""Networks, data sets, recipes, losses, augmentations and protocols of one's own; the toolkit from Python."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from sam_spl.errors import InputError
 from sam_spl.metrics import protocols_named
 from tests.conftest import results_in, test, train, write_folder
 
-CODE = '''
+CODE = """
 from torch import nn
 from sam_spl import Protocol
 from sam_spl.data.transforms import Resize
@@ -44,7 +45,7 @@ def plain_resize(size, rule):
     return Resize(size, rule)
 
 LENIENT = Protocol("lenient", empty=0.5)
-'''
+"""
 
 
 @pytest.fixture
@@ -52,7 +53,11 @@ def own(tmp_path) -> Iterator[Path]:
     """A folder of one's own: code, YAML files and images."""
     for group, name, text in (
         ("dataset", "mine", "name: mine\ntitle: Mine\naliases: [my-set]\nimage_size: 64\n"),
-        ("model", "mynet", f"name: mynet\nnetwork: {tmp_path / 'code.py'}:Net\nrecipe: quick\narguments: {{width: 4}}\n"),
+        (
+            "model",
+            "mynet",
+            f"name: mynet\nnetwork: {tmp_path / 'code.py'}:Net\nrecipe: quick\narguments: {{width: 4}}\n",
+        ),
         ("loss", "dice", f"name: {tmp_path / 'code.py'}:Dice\narguments: {{smooth: 2.0}}\n"),
         (
             "recipe",
@@ -72,7 +77,16 @@ def own(tmp_path) -> Iterator[Path]:
 
 def test_code_and_files_of_ones_own_train_test_save_and_load(own, capsys):
     code, save = own / "code.py", own / "r"
-    flags = ["--config_dir", own / "configs", "--dataset", "My-Set", "--data_path", own / "data", "--device", "cpu"]
+    flags = [
+        "--config_dir",
+        own / "configs",
+        "--dataset",
+        "My-Set",
+        "--data_path",
+        own / "data",
+        "--device",
+        "cpu",
+    ]
     named = ["--model", f"{code}:Net", "--loss", f"{code}:Dice", "--trainer.augment", f"{code}:plain_resize"]
     train([*flags, *named, "model.arguments={width:5}", "loss.smooth=3", "recipe=quick", "--save_dir", save])
     (row,) = map(json.loads, (save / "metrics.jsonl").read_text().splitlines())
@@ -80,7 +94,9 @@ def test_code_and_files_of_ones_own_train_test_save_and_load(own, capsys):
     output = capsys.readouterr().out
     assert "Mine: 5 train, 0 val, 3 test images" in output
 
-    told = shlex.split(next(line for line in output.splitlines() if "Test with: " in line).partition("Test with: ")[2])
+    told = shlex.split(
+        next(line for line in output.splitlines() if "Test with: " in line).partition("Test with: ")[2]
+    )
     test([*told[2:], "--protocols", "native", f"{code}:LENIENT", "--device", "cpu"])
     result = results_in(save)
     assert result["weights"]["arguments"] == {"width": 5}
@@ -93,7 +109,9 @@ def test_code_and_files_of_ones_own_train_test_save_and_load(own, capsys):
     assert "model=" in capsys.readouterr().err
     with pytest.raises(InputError, match="Name it yourself"):
         sam_spl.load(save, device="cpu")
-    prob = sam_spl.load(save, device="cpu", network=f"{code}:Net")(own / "data" / "Mine" / "images" / "im_5.png")
+    prob = sam_spl.load(save, device="cpu", network=f"{code}:Net")(
+        own / "data" / "Mine" / "images" / "im_5.png"
+    )
     assert (prob.shape, prob.dtype.name) == ((48, 40), "float32")
 
     again = [*map(str, flags), "--resume", str(save), "--epochs", "2"]
@@ -106,8 +124,29 @@ def test_code_and_files_of_ones_own_train_test_save_and_load(own, capsys):
 
 
 def test_a_network_by_its_own_yaml_file_is_named_like_the_toolkits(own, capsys):
-    flags = ["--config_dir", own / "configs", "--data_path", own / "data", "--device", "cpu", "--dataset", "mine"]
-    train([*flags, "--model", "mynet", "model.width=6", "--loss", "dice", "test_on=[same]", "--save_dir", own / "r"])
+    flags = [
+        "--config_dir",
+        own / "configs",
+        "--data_path",
+        own / "data",
+        "--device",
+        "cpu",
+        "--dataset",
+        "mine",
+    ]
+    train(
+        [
+            *flags,
+            "--model",
+            "mynet",
+            "model.width=6",
+            "--loss",
+            "dice",
+            "test_on=[same]",
+            "--save_dir",
+            own / "r",
+        ]
+    )
     assert results_in(own / "r")["weights"]["model"] == "mynet"
     text = (own / "r" / "config.yaml").read_text()
     assert "width: 6" in text and "recipe: quick" in text and "smooth: 2.0" in text
@@ -133,8 +172,15 @@ def test_registered_objects_have_names(own, monkeypatch):
         registry.register(name, entry)
         with pytest.raises(sam_spl.errors.ConfigError, match="registered already"):
             registry.register(name, object())
-    words = ["model=datransnet", "dataset=custom", f"dataset.data_path={own / 'data' / 'Mine'}", "dataset.image_size=64"]
-    config = sam_spl.compose("train", *words, "loss.name=halved", "loss.arguments={}", "trainer.augment=squeeze")
+    words = [
+        "model=datransnet",
+        "dataset=custom",
+        f"dataset.data_path={own / 'data' / 'Mine'}",
+        "dataset.image_size=64",
+    ]
+    config = sam_spl.compose(
+        "train", *words, "loss.name=halved", "loss.arguments={}", "trainer.augment=squeeze"
+    )
     assert (config.trainer.augment, config.recipe) == ("squeeze", "datransnet")
     assert isinstance(build_loss(config.loss), Halved)
     assert protocols_named(["native", "nothing"])[1].empty == 0.0
@@ -161,9 +207,8 @@ def test_training_and_testing_from_python(own, capsys):
     prob = sam_spl.load(trained.best, device="cpu")(own / "data" / "Mine" / "images" / "im_5.png")
     assert prob.shape == (48, 40)
 
-    more = sam_spl.train(TrainConfig(model=ModelConfig.named("datransnet", train_size=64), dataset=mine,
-        trainer=TrainerConfig(epochs=3, batch_size=4, val_share=0.2, augment="resize"),
-        optimizer=OptimizerConfig(name="adamw", lr=1e-3), save_dir=str(own / "run"), device="cpu", resume="auto"))  # fmt: skip
+    more = replace(trained.config, resume="auto", trainer=replace(trained.config.trainer, epochs=3))
+    more = sam_spl.train(more)
     assert [row["epoch"] for row in more.history] == [1, 2, 3]
 
 
@@ -171,14 +216,26 @@ def test_a_command_line_in_python_is_the_same_configuration():
     words = ["model=datransnet", "dataset=sirst", "trainer.epochs=3"]
     config = sam_spl.compose("train", *words)
     assert (config.model.name, config.recipe, config.trainer.epochs) == ("datransnet", "datransnet", 3)
-    assert config.dataset == DatasetConfig.named("sirst", mean=[0.0], std=[1.0], native_test=True, resize="opencv")
+    assert config.dataset == DatasetConfig.named(
+        "sirst", mean=[0.0], std=[1.0], native_test=True, resize="opencv"
+    )
 
 
 def test_baselines_of_another_library(tmp_path):
     pytest.importorskip("segmentation_models_pytorch")
-    few = ["dataset=synthetic", "dataset.image_size=64", "dataset.synthetic={train: 4, val: 0, test: 2}", "device=cpu"]
-    words = ["model=smp", "model.arch=unet", "model.encoder=resnet18", "trainer.epochs=1", f"save_dir={tmp_path / 'r'}"]
+    few = [
+        "dataset=synthetic",
+        "dataset.image_size=64",
+        "dataset.synthetic={train: 4, val: 0, test: 2}",
+        "device=cpu",
+    ]
+    words = [
+        "model=smp",
+        "model.arch=unet",
+        "model.encoder=resnet18",
+        "trainer.epochs=1",
+        f"save_dir={tmp_path / 'r'}",
+    ]
     train([*few, *words, "test_on=[same]"])
     result = results_in(tmp_path / "r")
     assert (result["weights"]["model"], result["weights"]["arguments"]["arch"]) == ("smp", "unet")
-
