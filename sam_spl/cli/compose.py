@@ -126,9 +126,11 @@ def _files(name: str, groups: Mapping[str, str]) -> DictConfig:
 
 
 def _put(config: DictConfig, words: Sequence[Word], known: Mapping[str, Any]) -> None:
-    """Set what was typed. A recipe's arguments of its optimizer do not go to another one."""
+    """Set what was typed. Arguments of a recipe's optimizer or loss do not go to another one."""
     if any(word.key in ("optimizer.name", "optimizer.args") for word in words):
         config.optimizer.args = {}
+    if any(word.key == "loss.name" for word in words):
+        config.loss.arguments = {}
     for word in words:
         if word.key in TRAIN_GROUPS and not (word.key == "model" and known.get("model") is not ModelConfig):
             continue

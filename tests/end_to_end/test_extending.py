@@ -179,7 +179,7 @@ def test_registered_objects_have_names(own, monkeypatch):
         "dataset.image_size=64",
     ]
     config = sam_spl.compose(
-        "train", *words, "loss.name=halved", "loss.arguments={}", "trainer.augment=squeeze"
+        "train", *words, "loss.name=halved", "trainer.augment=squeeze"
     )
     assert (config.trainer.augment, config.recipe) == ("squeeze", "datransnet")
     assert isinstance(build_loss(config.loss), Halved)
