@@ -65,7 +65,7 @@ def _choices(word: Word, spread: bool, lists: bool) -> list[Word]:
         parts = split(text[1:-1]) if lists else (text,)
     else:
         parts = split(text)
-    return [Word(word.key, part) for part in parts] or [word]
+    return [Word(word.key, part) for part in parts] or [Word(word.key, "")]
 
 
 def _label(word: Word) -> str:

@@ -102,6 +102,11 @@ class _Tested:
     folder: Path
     maps: dict[int, bytes] = field(default_factory=dict)  # counts of thresholds exceeded, compressed
 
+    @property
+    def title(self) -> str:
+        """The network's name for tables."""
+        return str(self.description.get("title") or self.description["model"])
+
     def keep(self, index: int, prob: NDArray[np.float32]) -> None:
         """Take one image's probability map."""
         self.maps[index] = zlib.compress(levels(prob).tobytes(), 1)
@@ -183,7 +188,7 @@ def _write(tested: _Tested, counts: DatasetCounts) -> Result:
             folder / "report.html",
             report,
             counts,
-            title=f"{tested.description['model']} on {tested.data.title}",
+            title=f"{tested.title} on {tested.data.title}",
             about=[*about, ("weights", f"{tested.weights}, SHA-256 {digest}...")],
             order=order,
             sample=sample,
@@ -250,7 +255,7 @@ def _about(tested: _Tested) -> list[tuple[str, str]]:
         else f"{part.count} images ({part.role})"
     )
     rows = [
-        ("model", f"{description['model']}, network input {tested.image_size or 'as stored'}"),
+        ("model", f"{tested.title}, network input {tested.image_size or 'as stored'}"),
         ("data set", f"{data.title}, lists {data.lists}, {images}"),
     ]
     notes = []

@@ -301,6 +301,7 @@ def _describe(
     """What the weights file says of itself: enough to use it without a flag, and where it comes from."""
     return {
         **model.built_from,  # type: ignore[dict-item]
+        **({"title": model.title} if hasattr(model, "title") else {}),
         "in_channels": model.in_channels,
         "mean": list(normalise.mean),
         "std": list(normalise.std),

@@ -37,6 +37,7 @@ class SMP(nn.Module):
         head_bias: float | None = None,
     ) -> None:
         super().__init__()
+        self.title = f"{arch} {encoder}"  # in tables, which name all of these smp otherwise
         self.network = _create(arch, encoder, encoder_weights)
         self.smallest = 128 if arch == "pan" else 32  # PAN halves the deepest feature three times more
         if head_bias is not None:

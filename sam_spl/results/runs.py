@@ -34,7 +34,7 @@ def described(report: Report, protocol: str) -> dict[str, Any]:
     weights, dataset = report["weights"], report["dataset"]
     trained = weights.get("trained_on") or {}
     return {
-        "model": weights.get("model", "-"),
+        "model": weights.get("title") or weights.get("model", "-"),
         "trained on": trained.get("dataset", "-"),
         "tested on": dataset["name"],
         "run": run_name(report),

@@ -101,6 +101,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a table, its dataset, lists and fingerprint text, its sets a table of text, its samples tables of "
         "text",
     ),
+    "title": (_is_text, "text"),
     "settings": (_is_text, "text"),
     "selected_by": (_is_text, "text"),
 }

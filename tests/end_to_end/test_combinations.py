@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -73,6 +74,8 @@ def test_the_published_optimizer_is_adan_with_its_published_moments():
 
 
 MODELS, SETS = _choices("model"), _choices("dataset")
+if importlib.util.find_spec("segmentation_models_pytorch") is None:
+    MODELS.remove("smp")
 RECIPES = [name for name in _choices("recipe") if name != "auto"]  # which is one of the others
 
 
@@ -81,13 +84,16 @@ def root(tmp_path_factory) -> Path:
     """A folder with a few images under the name of every set."""
     root = tmp_path_factory.mktemp("datasets")
     for name in SETS:
-        write_folder(root / DatasetConfig.named(name).title, lists={"train": [0, 1, 2, 3], "test": [4, 5]})
+        write_folder(
+            root / DatasetConfig.named(name, data_path=".").title,
+            lists={"train": [0, 1, 2, 3], "test": [4, 5]},
+        )
     return root
 
 
 def _of_set(name: str, root: Path) -> list[str]:
     """The overrides that a set needs: a few images of it."""
-    if DatasetConfig.named(name).source == "synthetic":
+    if DatasetConfig.named(name, data_path=".").source == "synthetic":
         return [
             f"dataset={name}",
             "dataset.synthetic.train=4",

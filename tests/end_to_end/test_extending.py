@@ -18,6 +18,7 @@ from sam_spl.cli.main import run
 from sam_spl.engine.losses import build_loss
 from sam_spl.errors import InputError
 from sam_spl.metrics import protocols_named
+from sam_spl.results.runs import described
 from tests.conftest import results_in, test, train, write_folder
 
 CODE = """
@@ -178,9 +179,7 @@ def test_registered_objects_have_names(own, monkeypatch):
         f"dataset.data_path={own / 'data' / 'Mine'}",
         "dataset.image_size=64",
     ]
-    config = sam_spl.compose(
-        "train", *words, "loss.name=halved", "trainer.augment=squeeze"
-    )
+    config = sam_spl.compose("train", *words, "loss.name=halved", "trainer.augment=squeeze")
     assert (config.trainer.augment, config.recipe) == ("squeeze", "datransnet")
     assert isinstance(build_loss(config.loss), Halved)
     assert protocols_named(["native", "nothing"])[1].empty == 0.0
@@ -239,3 +238,4 @@ def test_baselines_of_another_library(tmp_path):
     train([*few, *words, "test_on=[same]"])
     result = results_in(tmp_path / "r")
     assert (result["weights"]["model"], result["weights"]["arguments"]["arch"]) == ("smp", "unet")
+    assert described(result, "native")["model"] == "unet resnet18"
