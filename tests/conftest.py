@@ -23,6 +23,7 @@ from sam_spl.cli.compose import test_config, train_config
 from sam_spl.cli.grammar import parse
 from sam_spl.cli.main import command as command_named
 from sam_spl.cli.main import execute
+from sam_spl.runtime import promise_float32
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -98,6 +99,16 @@ def write_palette_png(path: Path, indices: np.ndarray, palette: np.ndarray) -> N
 def folder(tmp_path: Path) -> Path:
     """Six images: four to train on, two to test on."""
     return write_folder(tmp_path / "mine", lists={"train": [0, 1, 2, 3], "test": [4, 5]})
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The same test on the CPU and on CUDA, where there is a device, with float32 as float32."""
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device (torch.cuda.is_available() is false)")
+        promise_float32()
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,8 @@ def parameter(name: str, shape: tuple) -> np.ndarray:
         return (0.1 * noise).astype(np.float32)
     if len(shape) >= 2:
         fan_in = int(np.prod(shape[1:]))
-        return (noise * np.sqrt(2.0 / fan_in)).astype(np.float32)
+        # In float64, as NumPy 2 multiplies by a scalar of float64; NumPy 1 would stay in float32.
+        return (noise.astype(np.float64) * np.sqrt(2.0 / fan_in)).astype(np.float32)
     if name.endswith("weight"):  # a norm's scale (or a one-element slope)
         return (1.0 + 0.1 * noise).astype(np.float32)
     return (0.05 * noise).astype(np.float32)

@@ -14,16 +14,24 @@ from tests.conftest import GOLDEN, fill
 
 
 def assert_trains_as_published(
-    model: torch.nn.Module, case: str, *, loss: torch.nn.Module, optimizer: Any, unused: tuple[str, ...]
+    model: torch.nn.Module,
+    case: str,
+    *,
+    device: str,
+    loss: torch.nn.Module,
+    optimizer: Any,
+    unused: tuple[str, ...],
 ) -> None:
     """Losses and parameter norms to 1e-9, gradient norms to 1e-8, and the same parameters without gradient.
 
     ``unused`` are prefixes of published names that nothing uses and our networks leave out.
     """
     golden = json.loads((GOLDEN / f"{case}_train.json").read_text())
-    image = torch.from_numpy(fill.image(f"{case}/train", (2, model.in_channels, 128, 128))).double()
-    mask = torch.from_numpy(fill.mask(f"{case}/train", (2, 1, 128, 128))).double()
-    model.double().train()
+    image = (
+        torch.from_numpy(fill.image(f"{case}/train", (2, model.in_channels, 128, 128))).to(device).double()
+    )
+    mask = torch.from_numpy(fill.mask(f"{case}/train", (2, 1, 128, 128))).to(device).double()
+    model.to(device).double().train()
     steps = build_optimizer(model, optimizer)
 
     losses = []
