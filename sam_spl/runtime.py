@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from sam_spl.errors import ConfigError, InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,14 @@ class World:
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.item() / self.size
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every process, by rank; any that can be pickled."""
+        if self.size == 1:
+            return [value]
+        values: list[T] = [value] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process rank 0's buffers: BatchNorm statistics differ by what each has seen."""

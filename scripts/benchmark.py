@@ -35,10 +35,9 @@ from sam_spl.data.normalise import Normalise
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.data.transforms import AUGMENTATIONS
 from sam_spl.engine.losses import SegmentationLoss
-from sam_spl.metrics import PROTOCOLS, count_image, protocols_named
+from sam_spl.metrics import PROTOCOLS, Meter, count_image, protocols_named
 from sam_spl.metrics.curves import curve_counts
 from sam_spl.metrics.hiou import count_hierarchical
-from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.metrics.target import components
 from sam_spl.models.registry import build_model
 from sam_spl.resize import resize_image
@@ -110,7 +109,7 @@ def data(size: int, repeat: int) -> None:
 
     cases = [(response(mask, rng), mask) for _, mask in samples]
     noise = [(cv2.GaussianBlur(rng.random(m.shape, dtype=np.float32), (0, 0), 1), m) for _, m in samples]
-    every = ProtocolMetric(protocols_named(PROTOCOLS))
+    every = Meter(protocols_named(PROTOCOLS))
     work |= {
         "counts, native": lambda: [count_image(prob > 0.5, mask) for prob, mask in cases],
         "counts, every protocol": lambda: every.update(

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from sam_spl.data.dataset import EvaluationSet, collate_evaluation
-from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol
-from sam_spl.metrics.meter import ProtocolMetric
+from sam_spl.metrics import PROTOCOLS, DatasetCounts, Meter, Protocol
 from sam_spl.predict.maps import check_finite, map_size, probability
 from sam_spl.runtime import World
 
@@ -60,7 +59,8 @@ def evaluate(
         batch_size = 1  # images of their own sizes do not stack
     elif batch_size is None:
         batch_size = 1 if world.device.type == "cpu" else 12
-    share: Dataset[dict[str, Any]] = Subset(dataset, range(world.rank, len(dataset), world.size))
+    indices = range(world.rank, len(dataset), world.size)
+    share: Dataset[dict[str, Any]] = Subset(dataset, indices)
     loader = DataLoader(
         share,
         batch_size=batch_size,
@@ -68,13 +68,11 @@ def evaluate(
         collate_fn=collate_evaluation,
         pin_memory=world.device.type == "cuda",
     )
-    metric = ProtocolMetric(protocols, detailed=detailed)
-    if world.device.type == "cuda":
-        metric.to(world.device)  # NCCL gathers what is on the GPU
-    metric.update([], [], [])
+    metric = Meter(protocols, detailed=detailed)
     resolutions = list(dict.fromkeys([*metric.resolutions, *(["own"] if keep else [])]))
-    total = len(share)  # type: ignore[arg-type]
-    with tqdm(total=total, desc=title, unit="img", disable=None if title and world.main else True) as bar:
+    with tqdm(
+        total=len(indices), desc=title, unit="img", disable=None if title and world.main else True
+    ) as bar:
         for batch, logits in predict_batches(model, loader, world):
             check_finite(logits, batch["name"])
             maps = [
@@ -86,7 +84,7 @@ def evaluate(
                 for index, of in zip(batch["index"], maps, strict=True):
                     keep(index, of["own"])
             bar.update(len(maps))
-    return metric.counts()
+    return metric.counts(world.gather)
 
 
 @torch.inference_mode()

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import torch
-from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
+import numpy as np
+from numpy.typing import NDArray
 
 from sam_spl.metrics.dataset_counts import Counter, DatasetCounts, Mask, Prob
 from sam_spl.metrics.protocols import PROTOCOLS, Protocol
 
+Rows = NDArray[np.float64]
 
-class ProtocolMetric(Metric):
-    """Rows of a :class:`~sam_spl.metrics.dataset_counts.Counter`, gathered by torchmetrics when computed.
+
+class Meter:
+    """Collects the rows of a :class:`~sam_spl.metrics.dataset_counts.Counter`.
 
     ``update`` takes the image's index in the data set, so that every figure can be traced to its images and
-    an image that two processes scored would be counted once.
+    an image that two processes scored is counted once.
 
     Args:
         protocols: what to count for.
         detailed: count for hIoU and for curves as well.
     """
 
-    full_state_update = False
-    rows: list[Tensor]
-
     def __init__(
         self, protocols: Sequence[Protocol] = (PROTOCOLS["native"],), *, detailed: bool = False
     ) -> None:
-        super().__init__()
         self.counter = Counter(protocols, detailed=detailed)
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
+        self._rows: list[list[float]] = []
 
     @property
     def resolutions(self) -> list[str]:
@@ -42,19 +38,15 @@ class ProtocolMetric(Metric):
     def update(
         self, indices: Sequence[int], probs: Sequence[Mapping[str, Prob]], masks: Sequence[Mask]
     ) -> None:
-        """Add images: indices, probability maps by resolution, and masks (H, W) at the images' own sizes.
+        """Add images: indices, probability maps by resolution, and masks (H, W) at the images' own sizes."""
+        self._rows += [self.counter.row(*image) for image in zip(indices, probs, masks, strict=True)]
 
-        A process that may have no image at all adds none once: it then gathers zero rows like any other
-        number.
+    def counts(self, gather: Callable[[Rows], Sequence[Rows]] | None = None) -> DatasetCounts:
+        """The counts by name, in the order of the data set.
+
+        Args:
+            gather: from this process's rows to those of every process, as
+                :meth:`sam_spl.runtime.World.gather`; None where there is one process.
         """
-        rows = [self.counter.row(*image) for image in zip(indices, probs, masks, strict=True)]
-        tensor = torch.tensor(rows, dtype=torch.float64, device=self.device)
-        self.rows.append(tensor.reshape(-1, self.counter.width))
-
-    def compute(self) -> Tensor:
-        """All rows, of every process."""
-        return dim_zero_cat(self.rows)
-
-    def counts(self) -> DatasetCounts:
-        """All rows by name, in the order of the data set."""
-        return self.counter.unpack(self.compute().cpu().numpy())
+        rows = np.array(self._rows, np.float64).reshape(-1, self.counter.width)
+        return self.counter.unpack(rows if gather is None else np.concatenate(gather(rows)))

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from sam_spl.errors import ConfigError, InputError
-from sam_spl.metrics import PROTOCOLS, protocols_named, scores
-from sam_spl.metrics.meter import ProtocolMetric
+from sam_spl.metrics import PROTOCOLS, Meter, protocols_named, scores
 from sam_spl.predict.maps import probability
 from sam_spl.results.config import ScoreConfig
 from sam_spl.results.scoring import score
@@ -75,7 +74,7 @@ def test_maps_of_another_size_are_interpolated_as_testing_does(tmp_path):
     result = _score(tmp_path / "maps", tmp_path, tmp_path / "out", list=None, bootstrap=0,
                     protocols=["native", "mshnet", "sam_spl"], image_size=160)  # fmt: skip
     for name, side in (("mshnet", 256), ("sam_spl", 160)):
-        metric = ProtocolMetric(protocols_named([name]))
+        metric = Meter(protocols_named([name]))
         maps = [{r: probability(x, (side, side)) for r in metric.resolutions} for x in logits]
         metric.update(range(8), maps, list(masks))
         expected = scores(metric.counts(), PROTOCOLS[name])

@@ -97,6 +97,7 @@ with distributed("cpu") as world:
         torch.testing.assert_close(a, p.grad, rtol=1e-9, atol=1e-14)
     assert world.mean(float(world.rank)) == 0.5
     assert world.any(world.rank == 1) and not world.any(False)
+    assert world.gather([world.rank]) == [[0], [1]]
     del shared
 print("agreed")
 """

@@ -12,13 +12,12 @@ from sam_spl.data.layout import find_split
 from sam_spl.data.reading import read_mask
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.errors import ConfigError
-from sam_spl.metrics import PROTOCOLS, DatasetCounts, Protocol, count_image, protocols_named, scores
+from sam_spl.metrics import PROTOCOLS, DatasetCounts, Meter, Protocol, count_image, protocols_named, scores
 from sam_spl.metrics.curves import HALF, STEPS, THRESHOLDS, curve_counts, curve_figures, levels, probabilities
 from sam_spl.metrics.dataset_counts import OWN
 from sam_spl.metrics.figures import FIGURES, figures, hierarchical_figures, pd_by_size
 from sam_spl.metrics.hiou import HierarchicalCounts, count_hierarchical
 from sam_spl.metrics.intervals import intervals
-from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.metrics.scores import columns
 from sam_spl.metrics.target import components
 from sam_spl.predict.maps import probability
@@ -36,7 +35,7 @@ def _bits(name: str, key: str, side: int) -> np.ndarray:
 
 
 def _count(probs, masks, names=tuple(PROTOCOLS), **arguments) -> DatasetCounts:
-    metric = ProtocolMetric(protocols_named(names), **arguments)
+    metric = Meter(protocols_named(names), **arguments)
     metric.update(range(len(probs)), [dict.fromkeys(metric.resolutions, prob) for prob in probs], list(masks))
     return metric.counts()
 
@@ -149,7 +148,7 @@ def test_hierarchical_iou_of_images_that_lack_one_side():
 
 def _perfect(masks, name: str, shift: int = 0):
     """The scores of the masks themselves as logits, under a protocol that resizes."""
-    metric = ProtocolMetric([PROTOCOLS[name]])
+    metric = Meter([PROTOCOLS[name]])
     for index, mask in enumerate(masks):
         logits = torch.from_numpy(np.roll(mask, shift, (0, 1)))[None].float() * 20 - 10
         sizes = {"own": mask.shape, "input": (256, 256), "256": (256, 256)}
@@ -183,7 +182,7 @@ def test_a_perfect_prediction_of_generated_masks(name):
 def test_each_resolution_has_its_own_map():
     mask = np.zeros((64, 64), bool)
     mask[8:16, 8:16] = True
-    metric = ProtocolMetric(protocols_named(["native", "sam_spl", "mshnet"]))
+    metric = Meter(protocols_named(["native", "sam_spl", "mshnet"]))
     assert metric.resolutions == ["own", "input", "256"]
     maps = {"own": mask * 1.0, "input": np.zeros((32, 32)), "256": np.ones((256, 256))}
     metric.update([0], [maps], [mask])
@@ -255,7 +254,7 @@ def test_a_map_of_one_value_under_datransnets_protocol_is_predicted_whole(cases)
 def test_ten_thousand_images_are_as_one_set_repeated_and_one_image_as_itself():
     """25 times the 400 crowded images: every count is 25 times theirs, every ratio the same."""
     preds, masks = (_bits("metrics_dense_cases.npz", key, 16) for key in ("pred", "target"))
-    once, metric = _count(preds * 1.0, masks, ["native"]), ProtocolMetric()
+    once, metric = _count(preds * 1.0, masks, ["native"]), Meter()
     for shard in range(25):
         metric.update(
             range(400 * shard, 400 * (shard + 1)), [{"own": pred * 1.0} for pred in preds], list(masks)
@@ -288,7 +287,7 @@ def test_a_users_own_protocol_is_named_by_where_it_stands(cases, tmp_path):
     native, mine = protocols_named(["native", f"{file}:MINE", f"{file}:MINE"])
     assert (native, mine) == (PROTOCOLS["native"], Protocol("mine", resolution="96", empty=0.0))
     assert "mine" not in PROTOCOLS  # a result file that names it imports nothing
-    metric = ProtocolMetric([mine])
+    metric = Meter([mine])
     metric.update(range(40), [{"96": prob} for prob in cases[0]], list(cases[1]))
     assert scores(metric.counts(), mine).niou == pytest.approx(EXPECTED["sam_spl"]["niou_empty_zero"])
     for names in ([f"{file}:MINE", f"{file}:OTHER"], [f"{file}:NATIVE"]):

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from sam_spl.data.synthetic import SyntheticSource
-from sam_spl.metrics import DatasetCounts, protocols_named
+from sam_spl.metrics import DatasetCounts, Meter, protocols_named
 from sam_spl.metrics.curves import levels
-from sam_spl.metrics.meter import ProtocolMetric
 from sam_spl.report.page import Sample
 
 NAMES = [f"image_{k}" for k in range(7)] + ["a</script><!--<script>'\"&"]
@@ -33,7 +32,7 @@ def predicted() -> tuple[list[Sample], list[np.ndarray]]:
 
 
 def counts_of(samples, probs, names=("native", "sam_spl")) -> DatasetCounts:
-    metric = ProtocolMetric(protocols_named(names), detailed=True)
+    metric = Meter(protocols_named(names), detailed=True)
     metric.update(
         range(len(probs)),
         [dict.fromkeys(metric.resolutions, prob) for prob in probs],
