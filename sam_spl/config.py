@@ -40,6 +40,15 @@ def add_config_folder(folder: str | Path) -> None:
         raise ConfigError(
             f"config_dir: no folder {path}. It holds model/, dataset/, recipe/, loss/ or experiment/."
         )
+    for group in ("model", "dataset", "recipe", "loss", "experiment"):
+        others = [folder / group for folder in config_folders() if folder != path]
+        known = {file.name for folder in others for file in folder.glob("*.yaml")}
+        taken = known & {file.name for file in (path / group).glob("*.yaml")}
+        if taken:
+            raise ConfigError(
+                f"config_dir: {path / group} has {', '.join(sorted(taken))}, which is a name already. "
+                "Give the file another name."
+            )
     if path not in _own_folders:
         _own_folders.append(path)
 
@@ -50,7 +59,7 @@ def config_folders() -> list[Path]:
 
 
 def group_files(group: str) -> dict[str, Path]:
-    """The choices of a group: name -> file. A file of one's own hides the toolkit's of the same name."""
+    """The choices of a group: name -> file."""
     files: dict[str, Path] = {}
     for folder in config_folders():
         for path in sorted((folder / group).glob("*.yaml")):

@@ -85,9 +85,7 @@ def _composed(name: str, cls: type[Any], chosen: Mapping[str, str], words: Seque
         values[group] = {"name": reference, "arguments": {}, **suggested}
     if members:
         values.dataset.members = members
-    if "recipe" in TRAIN_GROUPS and name == "train":
-        recipe = groups.get("recipe") or OmegaConf.select(values, "recipe")
-        values.recipe = None if recipe in (None, "auto", "null") else recipe
+    if name == "train":
         values.model = {key: values.model._get_node(key) for key in _MODEL_KEYS if key in values.model}
     try:
         merged = OmegaConf.merge(OmegaConf.structured(cls), values)
@@ -118,11 +116,9 @@ def _files(name: str, groups: Mapping[str, str]) -> DictConfig:
     with hydra.initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
         path = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
         config = hydra.compose(name, overrides=[*overrides, *path], return_hydra_config=True)
-    picked = config.hydra.runtime.choices
     values = OmegaConf.create({key: config._get_node(key) for key in config if key != "hydra"})
-    if "recipe" in picked:
-        values.recipe = picked["recipe"]
-    return values
+    recipe = config.hydra.runtime.choices.get("recipe")
+    return OmegaConf.merge(values, {"recipe": recipe} if recipe not in (None, "auto") else {})
 
 
 def _put(config: DictConfig, words: Sequence[Word], known: Mapping[str, Any]) -> None:

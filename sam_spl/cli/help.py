@@ -22,17 +22,12 @@ def help_text(command: Command) -> str:
     """Usage, keys, flags, groups and examples."""
     words = "".join(f" {key.upper()}" for key in command.positional)
     usage = f"usage: sam-spl {command.name}{words} [--key value | key=value ...]"
-    parts = [
-        usage,
-        (inspect.getdoc(command.config) or "").split("\n\n")[0],
-        "Keys:\n" + _keys(command.config),
-    ]
+    about = (inspect.getdoc(command.config) or "").split("\n\n")[0]
+    parts = [usage, about, "Keys:\n" + _keys(command.config)]
     aliases = {flag: key or "accepted; torchrun sets it" for flag, key in command.aliases.items()}
     if command.groups:
-        aliases |= {
-            "-m": "one run for each combination of what is given as key=a,b",
-            "--config": "print and stop",
-        }
+        aliases["-m"] = "one run for each combination of what is given as key=a,b"
+        aliases["--config"] = "print the whole configuration and stop"
         aliases["--config_dir"] = "folder of your own model/, dataset/, recipe/, loss/, experiment/"
     if aliases:
         parts.append("Flags besides --key:\n" + _rows(list(aliases.items())))
@@ -47,10 +42,9 @@ def help_text(command: Command) -> str:
 def overview(commands: dict[str, Command]) -> str:
     """The commands, one a line."""
     rows = [(name, (inspect.getdoc(of.config) or "").split("\n")[0]) for name, of in commands.items()]
-    return "\n".join(["usage: sam-spl COMMAND [--key value | key=value ...]", "", _rows(rows), "", _MORE])
-
-
-_MORE = "sam-spl COMMAND --help shows the keys of a command, with examples."
+    usage = "usage: sam-spl COMMAND [--key value | key=value ...]"
+    more = "sam-spl COMMAND --help shows the keys of a command, with examples."
+    return "\n".join([usage, "", _rows(rows), "", more])
 
 
 def comments(config: type[Any]) -> dict[str, str]:
@@ -65,10 +59,8 @@ def comments(config: type[Any]) -> dict[str, str]:
         body = ast.parse(source).body
         for node in body[0].body if body and isinstance(body[0], ast.ClassDef) else []:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.end_lineno:
-                said = (
-                    re.search(r"(?:^|\s)# (.*)$", line) for line in lines[node.lineno - 1 : node.end_lineno]
-                )
-                found[node.target.id] = " ".join(match[1] for match in said if match)
+                said = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+                found[node.target.id] = " ".join(re.findall(r"(?:^|\s)# (.*)$", said, re.MULTILINE))
     return found
 
 
@@ -88,9 +80,7 @@ def _keys(config: type[Any]) -> str:
 
 
 def _classes(config: type[Any]) -> list[tuple[str, type[Any]]]:
-    hints = get_type_hints(config)
-    nested = [(one.name, hints[one.name]) for one in fields(config) if is_dataclass(hints[one.name])]
-    return [("", config), *nested]
+    return [("", config), *((key, of) for key, of in get_type_hints(config).items() if is_dataclass(of))]
 
 
 def _default(one: Field[Any]) -> str:
@@ -113,8 +103,6 @@ def _rows(rows: list[tuple[str, str]]) -> str:
         if len(name.strip()) + 1 > width:
             lines.append(f"  {name}")
             name = ""
-        lines += [
-            f"  {name:<{width}}{wrapped[0]}".rstrip(),
-            *(" " * (width + 2) + line for line in wrapped[1:]),
-        ]
+        lines.append(f"  {name:<{width}}{wrapped[0]}".rstrip())
+        lines += [" " * (width + 2) + line for line in wrapped[1:]]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ import sam_spl.config
 from sam_spl import DatasetConfig, ModelConfig, OptimizerConfig, TestConfig, TrainConfig, TrainerConfig
 from sam_spl.cli.main import run
 from sam_spl.engine.losses import build_loss
-from sam_spl.errors import InputError
+from sam_spl.errors import ConfigError, InputError
 from sam_spl.metrics import protocols_named
 from sam_spl.results.runs import described
 from tests.conftest import results_in, test, train, write_folder
@@ -157,6 +157,13 @@ def test_a_network_by_its_own_yaml_file_is_named_like_the_toolkits(own, capsys):
         sam_spl.load(own / "r", device="cpu")
 
 
+def test_a_file_of_ones_own_does_not_take_a_name_that_there_is(own):
+    (own / "configs" / "dataset" / "sirst.yaml").write_text("name: sirst\ntitle: Another\n")
+    with pytest.raises(ConfigError, match=r"sirst\.yaml, which is a name already"):
+        sam_spl.add_config_folder(own / "configs")
+    assert DatasetConfig.named("sirst").title == "SIRST"
+
+
 def test_registered_objects_have_names(own, monkeypatch):
     from sam_spl.data.transforms import Resize
 
@@ -171,7 +178,7 @@ def test_registered_objects_have_names(own, monkeypatch):
     ):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
         registry.register(name, entry)
-        with pytest.raises(sam_spl.errors.ConfigError, match="registered already"):
+        with pytest.raises(ConfigError, match="registered already"):
             registry.register(name, object())
     words = [
         "model=datransnet",
