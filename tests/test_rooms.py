@@ -13,7 +13,7 @@ PACKAGE = ROOT / "sam_spl"
 BASE = {"errors", "files", "config", "registry", "resize", "runtime"}
 #: Room -> the rooms that it may use besides its own and the base.
 MAY_USE = {
-    **dict.fromkeys(BASE, set()),
+    **{name: set() for name in BASE},
     "models": set(),
     "data": set(),
     "metrics": set(),
