@@ -132,7 +132,7 @@ def keys_of(cls: type[Any], prefix: str = "") -> list[str]:
     for field in fields(cls):
         keys.append(prefix + field.name)
         if is_dataclass(hints[field.name]):
-            keys += keys_of(hints[field.name], f"{prefix}{field.name}.")  # type: ignore[arg-type]
+            keys += keys_of(hints[field.name], f"{prefix}{field.name}.")
     return keys
 
 

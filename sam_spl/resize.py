@@ -43,7 +43,7 @@ def resize_image(image: Image, size: tuple[int, int], rule: str = "pillow") -> I
     if image.shape[:2] == size:
         return image
     shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
-    image = np.require(image, requirements="CW")  # PyTorch warns of arrays that cannot be written to
+    image = np.require(image, requirements=["C", "W"])  # PyTorch warns of arrays that cannot be written to
     if rule == "opencv" or not shrinks:  # the two filters are one when no axis shrinks
         return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
 

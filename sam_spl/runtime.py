@@ -124,6 +124,13 @@ def distributed(device: str, *, use_ddp: bool = False) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to a device, with channels last in memory, where convolutions are fastest."""
+    # PyTorch's stubs do not declare memory_format.
+    placed: nn.Module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
+
+
 def world_size() -> int:
     """The number of processes that torchrun has started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))

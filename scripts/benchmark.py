@@ -39,9 +39,9 @@ from sam_spl.metrics import PROTOCOLS, Meter, count_image, protocols_named
 from sam_spl.metrics.curves import curve_counts
 from sam_spl.metrics.hiou import count_hierarchical
 from sam_spl.metrics.target import components
-from sam_spl.models.registry import build_model
+from sam_spl.models.registry import build_model, built_from, channels_of
 from sam_spl.resize import resize_image
-from sam_spl.runtime import World, pick_device, pick_precision
+from sam_spl.runtime import World, pick_device, pick_precision, place
 
 
 def benchmark(argv: list[str]) -> None:
@@ -167,8 +167,8 @@ def plain_regions(pred: np.ndarray, mask: np.ndarray) -> None:
 def network(name: str, size: int, batch: int, repeat: int, world: World) -> None:
     """Forward pass and training step, and the forward pass without our two exact savings."""
     torch.manual_seed(0)
-    model = build_model(name).to(world.device, memory_format=torch.channels_last).eval()
-    image = torch.randn(batch, model.in_channels, size, size, device=world.device)  # type: ignore[arg-type]
+    model = place(build_model(name), world.device).eval()
+    image = torch.randn(batch, channels_of(model), size, size, device=world.device)
     image = image.contiguous(memory_format=torch.channels_last)
     mask = (torch.rand(batch, 1, size, size, device=world.device) > 0.999).float()
     loss_of = SegmentationLoss()
@@ -178,17 +178,17 @@ def network(name: str, size: int, batch: int, repeat: int, world: World) -> None
             model(image)
 
     def plain() -> None:
-        trunk = model.encoder.trunk  # type: ignore[union-attr]
+        trunk = model.encoder.trunk
         trunk.forward_block = lambda index, tokens: reference[index](tokens)
-        heads = list(model.decoder.heads)  # type: ignore[union-attr]
+        heads = list(model.decoder.heads)
         try:
             for index, head in enumerate(heads):
-                model.decoder.heads[index] = _InterpolateFirst(head, size)  # type: ignore[union-attr]
+                model.decoder.heads[index] = _InterpolateFirst(head, size)
             forward()
         finally:
             del trunk.forward_block
             for index, head in enumerate(heads):
-                model.decoder.heads[index] = head  # type: ignore[union-attr]
+                model.decoder.heads[index] = head
 
     def step() -> None:
         model.train()
@@ -208,10 +208,10 @@ def network(name: str, size: int, batch: int, repeat: int, world: World) -> None
 
 def _timms_blocks(model: nn.Module) -> nn.Module:
     """The trunk's blocks as SAM 2 runs them: padded before the projections, cropped after them."""
-    of = model.built_from["arguments"]  # type: ignore[index]
+    of = built_from(model)["arguments"]
     keys = ("embed_dim", "num_heads", "stages", "window_spec", "global_att_blocks")
     timms = HieraDet(**{key: of[key] for key in keys}, q_pool=len(of["stages"]) - 1, num_classes=0)
-    timms.blocks.load_state_dict(model.encoder.trunk.blocks.state_dict())  # type: ignore[union-attr]
+    timms.blocks.load_state_dict(model.encoder.trunk.blocks.state_dict())
     return timms.blocks.eval()
 
 

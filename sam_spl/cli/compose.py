@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -60,6 +60,7 @@ def compose(command: str, *words: str) -> TrainConfig | TestConfig:
     """
     from sam_spl.cli.main import command as named
 
+    make: dict[str, Callable[[Sequence[Word]], TrainConfig | TestConfig]]
     make = {"train": train_config, "test": test_config}
     if command not in make:
         raise ConfigError(f"compose: {command!r} is neither train nor test.")

@@ -47,6 +47,7 @@ def convert(config: ConvertConfig) -> None:
     from pathlib import Path
 
     from sam_spl.data.known import dataset_file
+    from sam_spl.models.registry import channels_of
     from sam_spl.predict.predictor import load_network
     from sam_spl.weights.formats import read_weights, save_weights
 
@@ -63,8 +64,8 @@ def convert(config: ConvertConfig) -> None:
         train_size=config.train_size,
         network=config.model,
     )
-    if len(description["mean"]) not in (1, model.in_channels):
-        channels = model.in_channels
+    channels = channels_of(model)
+    if len(description["mean"]) not in (1, channels):
         raise ConfigError(f"mean: {config.mean} is not valid, the network has {channels} channel(s).")
     weights = read_weights(config.source)
     to = config.to if config.to != "auto" else "ours" if weights.published else "published"

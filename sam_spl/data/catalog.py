@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -300,21 +301,26 @@ def hold_out(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[It
     )
 
 
+def _same(source: Source) -> Source:
+    return source
+
+
 def _synthetic(config: DatasetConfig, seed: int) -> DataSet:
     arguments = {str(key): value for key, value in config.synthetic.items()}
     counts = {role: int(arguments.pop(role, 0)) for role in ("train", "val", "test")}
+    size = config.image_size
+    if size is None:
+        raise ConfigError("dataset.image_size: null is not valid, synthetic images need a size in pixels.")
     for key in ("areas", "scr"):
         if key in arguments:
             arguments[key] = tuple(arguments[key])
     try:
         # The test images do not follow the run's seed, so that runs of different seeds compare.
         sources = {
-            role: SyntheticSource(count, config.image_size, seed=10 * base + offset, **arguments)
+            role: SyntheticSource(count, size, seed=10 * base + offset, **arguments)
             for (role, count), base, offset in zip(counts.items(), (seed, seed, 0), (1, 2, 3), strict=True)
         }
     except TypeError as error:
         raise ConfigError(f"dataset.synthetic: {error}") from error
-    parts = {
-        role: Part(role, len(source), None, lambda source=source: source) for role, source in sources.items()
-    }
-    return DataSet(config.title, "generated", f"generated at {config.image_size} pixels", parts)
+    parts = {role: Part(role, len(source), None, partial(_same, source)) for role, source in sources.items()}
+    return DataSet(config.title, "generated", f"generated at {size} pixels", parts)

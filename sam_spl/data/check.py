@@ -129,7 +129,8 @@ def examples(split: Split, report: dict[str, Any], count: int) -> list[tuple[Ite
 
 def _verdict(report: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What is wrong, and what is only worth knowing; each says how to fix it."""
-    wrong, noteworthy = [], []
+    wrong: list[str] = []
+    noteworthy: list[str] = []
 
     def add(key: str, text: str, to: list[str] = wrong) -> None:
         names = list(report[key])

@@ -101,7 +101,7 @@ class DatasetConfig:
         self.members = members
 
     def _member(self, member: Any) -> DatasetConfig:
-        shared = {"data_path": self.data_path, "missing": self.missing}
+        shared: dict[str, Any] = {"data_path": self.data_path, "missing": self.missing}
         if isinstance(member, DatasetConfig):
             return replace(member, **shared)
         if isinstance(member, Mapping):  # as a saved configuration holds it

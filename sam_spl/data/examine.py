@@ -19,6 +19,10 @@ from sam_spl.errors import InputError
 _RING = 6  # background pixels around a target
 
 
+def _nothing() -> NDArray[np.float32]:
+    return np.zeros(0, np.float32)
+
+
 @dataclass
 class Facts:
     """One image and its mask as they are stored; ``fault`` says what could not be read."""
@@ -35,8 +39,8 @@ class Facts:
     total: float = 0.0
     squares: float = 0.0
     digest: str = ""
-    bits: NDArray[np.float32] | None = None
-    thumb: NDArray[np.float32] | None = None
+    bits: NDArray[np.float32] = field(default_factory=_nothing)
+    thumb: NDArray[np.float32] = field(default_factory=_nothing)
     fault: str = ""
 
 
@@ -54,8 +58,8 @@ def examine(item: Item, role: str) -> Facts:
     flat = mask if mask.ndim == 2 else mask[..., :3].max(-1)
     counted = np.flatnonzero(np.bincount(flat.ravel())) if flat.dtype.kind == "u" else np.unique(flat)
     facts.mask_values = tuple(counted[:8].tolist())
-    grey = image if image.ndim == 2 else image.mean(-1)
-    grey = grey.astype(np.float32) / (65535 if image.dtype == np.uint16 else 255)
+    grey = (image if image.ndim == 2 else image.mean(-1)).astype(np.float32)
+    grey = grey / np.float32(65535 if image.dtype == np.uint16 else 255)
     facts.pixels, facts.total, facts.squares = grey.size, float(grey.sum()), float(np.vdot(grey, grey))
     facts.digest = hashlib.sha1(repr(image.shape).encode() + image.tobytes()).hexdigest()
     facts.bits, facts.thumb = perceptual_hash(grey), detail(grey)

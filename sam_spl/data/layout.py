@@ -142,7 +142,7 @@ def find_split(
         paths.pop("val", None)  # part of trainval
         paths["train"] = whole
     roles = [role for role in ("train", "val", "test") if role in paths]
-    listed = {role: _Part(files, read_list(paths[role]), paths[role]) for role in roles}
+    listed: dict[str, _Part] = {role: _Part(files, read_list(paths[role]), paths[role]) for role in roles}
     for part in listed.values():
         if not part.names:
             raise InputError(

@@ -7,12 +7,13 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from sam_spl.data.annotations import Shape, draw, read_coco, read_labelme
+from sam_spl.data.annotations import draw, read_coco, read_labelme
 from sam_spl.data.pairing import IMAGE_SUFFIXES, Files, files_below
 from sam_spl.data.reading import decode, read_mask
 from sam_spl.errors import ConfigError, InputError
@@ -74,7 +75,7 @@ def labels_from_masks(images: Mapping[str, Path], folder: Path) -> Labels:
         raise InputError(f"{folder} is not a folder, or holds no masks. Give the folder of the mask files.")
     files = Files.of(images, masks)
     found = {name: files.mask(name) for name in images}
-    return {name: lambda size, path=path: _mask(path, size) for name, path in found.items() if path}
+    return {name: partial(_mask, path) for name, path in found.items() if path}
 
 
 def labels_from_coco(images: Mapping[str, Path], file: Path) -> Labels:
@@ -91,7 +92,7 @@ def labels_from_coco(images: Mapping[str, Path], file: Path) -> Labels:
         if name is None:
             absent.append(listed)
         else:
-            labels[name] = lambda size, shapes=shapes: draw(shapes, size)
+            labels[name] = partial(draw, shapes)
     if absent:
         raise InputError(
             f"{file} names {len(absent)} image(s) that are not there, first {', '.join(absent[:3])}. "
@@ -109,8 +110,7 @@ def labels_from_labelme(images: Mapping[str, Path], folder: Path) -> Labels:
             None,
         )
         if file:
-            shapes: Sequence[Shape] = read_labelme(file)
-            labels[name] = lambda size, shapes=shapes: draw(shapes, size)
+            labels[name] = partial(draw, read_labelme(file))
     return labels
 
 

@@ -22,6 +22,7 @@ from sam_spl.engine.config import TestConfig
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.metrics import DatasetCounts, protocols_named, scores
 from sam_spl.metrics.curves import levels, probabilities
+from sam_spl.models.registry import channels_of
 from sam_spl.predict.predictor import Predictor, load_network
 from sam_spl.report.figures import write_figures
 from sam_spl.report.page import Sample, write_report
@@ -29,10 +30,10 @@ from sam_spl.report.render import overlay, write_png
 from sam_spl.results.files import write_result
 from sam_spl.results.folder import Result, begin_test, test_folder
 from sam_spl.results.predictions import write_prediction
-from sam_spl.results.rules import EMPTY
+from sam_spl.results.rules import empty_rule
 from sam_spl.results.summary import summarise, versions, worst
 from sam_spl.results.text import summary_text
-from sam_spl.runtime import World, distributed, loader_workers, pick_precision
+from sam_spl.runtime import World, distributed, loader_workers, pick_precision, place
 from sam_spl.weights.formats import find_weights, sha256
 
 log = logging.getLogger(__name__)
@@ -130,8 +131,8 @@ def _open(config: TestConfig, world: World) -> _Tested:
     model, description = load_network(
         weights, asdict(config.dataset), train_size=config.train_size, network=config.model
     )
-    model.to(world.device, memory_format=torch.channels_last)
-    normalise = normalise_of(description, model.in_channels)  # type: ignore[arg-type]
+    place(model, world.device)
+    normalise = normalise_of(description, channels_of(model))
     image_size = None if config.native_size else config.image_size or description["image_size"]
     # A held-out share is the training run's own business: testing sees the set's own lists.
     data = open_dataset(config.dataset, seed=config.seed)
@@ -192,7 +193,7 @@ def _write(tested: _Tested, counts: DatasetCounts) -> Result:
             about=[*about, ("weights", f"{tested.weights}, SHA-256 {digest}...")],
             order=order,
             sample=sample,
-            empty=EMPTY.get(config.empty),
+            empty=empty_rule(config.empty),
             most=config.report,
         )
     if config.curves and config.figures:
@@ -201,7 +202,7 @@ def _write(tested: _Tested, counts: DatasetCounts) -> Result:
     write_result(folder, report)
 
     print(summary_text(report, about))
-    print(scores(counts, protocols_named(config.protocols)[0], empty=EMPTY.get(config.empty)).line())
+    print(scores(counts, protocols_named(config.protocols)[0], empty=empty_rule(config.empty)).line())
     asked = {
         "report.html": config.curves and config.report,
         "figures": config.curves and config.figures,
@@ -228,8 +229,13 @@ def _report(
         budget=config.fa_budget * 1e-6,
         groups=groups,
     )
-    dataset = {"name": data.title, "lists": data.lists, "split": part.role, "where": data.where}
-    dataset |= {"fingerprint": part.fingerprint, "skipped": len(data.skipped), **asdict(data.identity)}
+    dataset: dict[str, Any] = {"name": data.title, "lists": data.lists, "split": part.role}
+    dataset |= {
+        "where": data.where,
+        "fingerprint": part.fingerprint,
+        "skipped": len(data.skipped),
+        **asdict(data.identity),
+    }
     report = {
         **figures,
         "weights": {"file": str(tested.weights), "sha256": sha256(tested.weights), **tested.description},

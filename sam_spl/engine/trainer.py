@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -24,7 +25,7 @@ from sam_spl.engine.optim import Average, build_optimizer, learning_rate, set_le
 from sam_spl.engine.record import RunFolder, Saved
 from sam_spl.errors import InputError
 from sam_spl.metrics import scores
-from sam_spl.runtime import World
+from sam_spl.runtime import World, place
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +64,14 @@ class Trainer:
         self.description, self.num_workers, self.loggers = dict(description), num_workers, loggers
         self.val_set = val_set
 
-        self.model = model.to(world.device, memory_format=torch.channels_last)
+        self.model = place(model, world.device)
         self.network: nn.Module = self.model
         if world.size > 1:
             ids = [world.device.index] if world.device.type == "cuda" else None
             self.network = DistributedDataParallel(self.model, device_ids=ids)
         self.average = Average(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=world.precision is torch.float16)
+        self.scaler = GradScaler(world.device.type, enabled=world.precision is torch.float16)
 
         self.sampler = EpochSampler(len(train_set), config.seed, world.rank, world.size)
         self.loader = DataLoader(

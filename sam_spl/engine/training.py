@@ -35,7 +35,7 @@ from sam_spl.engine.record import RunFolder, Saved, read_saved, resumed_config
 from sam_spl.engine.testing import test, test_part
 from sam_spl.engine.trainer import Trainer
 from sam_spl.errors import ConfigError, InputError
-from sam_spl.models.registry import build, model_file
+from sam_spl.models.registry import build, built_from, channels_of, freeze_trunk, model_file
 from sam_spl.registry import is_reference
 from sam_spl.results.folder import Result
 from sam_spl.runtime import World, distributed, loader_workers, pick_precision, world_size
@@ -146,7 +146,7 @@ def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
 
     # What can fail is tried before the folder is touched.
     model = _build(config, saved)
-    normalise = normalise_of(config.dataset, model.in_channels)  # type: ignore[arg-type]
+    normalise = normalise_of(config.dataset, channels_of(model))
     size = network_input(config.dataset)["image_size"]
     val_set = EvaluationSet(data.part(val).open(), size, normalise, config.dataset.resize) if val else None
     training_set = _training_set(config, data, train_source, normalise)
@@ -270,8 +270,7 @@ def _build(config: TrainConfig, saved: Saved | None) -> nn.Module:
     model = build(config.model)
     if saved is not None:
         if saved.state["frozen"] and hasattr(model, "freeze_trunk"):
-            model.built_from["arguments"]["freeze_trunk"] = True  # type: ignore[index]
-            model.freeze_trunk()  # type: ignore[operator]
+            freeze_trunk(model)
         return model
     if config.model.trunk_weights:
         load_trunk(model, config.model.trunk_weights, model_file(config.model.name).get("hub"))
@@ -284,9 +283,11 @@ def _training_set(config: TrainConfig, data: DataSet, source: Source, normalise:
     chips = source
     if _chips_leak(config):
         chips = Joined([source, *(part.open() for role, part in data.parts.items() if role != "train")])
+    augment, size = config.trainer.augment, config.dataset.image_size
+    assert augment is not None and size is not None  # TrainConfig sees to both
     transform = build_transform(
-        config.trainer.augment,  # type: ignore[arg-type]
-        config.dataset.image_size,  # type: ignore[arg-type]
+        augment,
+        size,
         chips,
         copy_paste=config.copy_paste.probability or 0.0,
         seed=config.seed,
@@ -300,9 +301,9 @@ def _describe(
 ) -> dict[str, Any]:
     """What the weights file says of itself: enough to use it without a flag, and where it comes from."""
     return {
-        **model.built_from,  # type: ignore[dict-item]
+        **built_from(model),
         **({"title": model.title} if hasattr(model, "title") else {}),
-        "in_channels": model.in_channels,
+        "in_channels": channels_of(model),
         "mean": list(normalise.mean),
         "std": list(normalise.std),
         "image_size": network_input(config.dataset)["image_size"],

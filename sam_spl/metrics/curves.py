@@ -35,7 +35,7 @@ def _bucket(prob: Any) -> NDArray[np.int32]:
     return np.asarray(prob, np.float32).view(np.int32) >> 14
 
 
-_LEVELS = np.searchsorted(_bucket(THRESHOLDS[1:]), np.arange(_bucket(1.0) + 1)).astype(np.uint8)
+_LEVELS = np.searchsorted(_bucket(THRESHOLDS[1:]), np.arange(int(_bucket(1.0)) + 1)).astype(np.uint8)
 _UNDECIDED = 255  # a threshold lies in the bucket
 _LEVELS[_bucket(THRESHOLDS[1:])] = _UNDECIDED
 

@@ -101,7 +101,7 @@ class Counter:
         ]
         details: list[float] = []
         places = dict.fromkeys(view._replace(relative=False) for view in self.views)
-        masks = {at: resize_mask(mask, probs[at.resolution].shape, at.resize) for at in places}  # type: ignore[arg-type]
+        masks = {at: resize_mask(mask, probs[at.resolution].shape, at.resize) for at in places}
         targets = {at: components(of) for at, of in masks.items()}
         for view in self.views:
             prob, at = probs[view.resolution], view._replace(relative=False)

@@ -62,8 +62,12 @@ def count_hierarchical(predictions: Components, targets: Components) -> Hierarch
         missed = target_areas[t] - common[t, p]
         sums += np.array([common[t, p], merged, background, missed]) / union[t, p]
     lone_predictions, lone_targets = int((~partner.any(0)).sum()), int((~partner.any(1)).sum())
+    iou_sum, merged_sum, interference, missed_sum = sums.tolist()
     return HierarchicalCounts(
-        *sums.tolist(),
+        iou=iou_sum,
+        merged=merged_sum,
+        interference=interference,
+        missed=missed_sum,
         matched=len(pairs),
         lone_predictions=lone_predictions,
         lone_targets=lone_targets,

@@ -58,7 +58,7 @@ def squeeze(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.in
     """
     kept = []
     for axis in (1, 0):
-        occupied = pixels.view(bool).any(axis)
+        occupied = np.asarray(pixels.view(bool).any(axis))
         needed = occupied.copy()
         needed[:-1] |= occupied[1:]
         kept.append(np.flatnonzero(needed))

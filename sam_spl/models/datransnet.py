@@ -54,7 +54,7 @@ class DATransNet(nn.Module):
         )
         self.head = nn.Sequential(InceptionDepthwise(_WIDTHS[0]), nn.Conv2d(_WIDTHS[0], 1, 1))
         if head_bias is not None:
-            nn.init.constant_(self.head[-1].bias, head_bias)
+            nn.init.constant_(self.head[-1].get_parameter("bias"), head_bias)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         height, width = image.shape[-2:]
@@ -132,9 +132,13 @@ class GradFormer(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         size = x.shape[-2:]
         q = _stack_heads([query(x) for query in self.queries])  # (B, heads, h, HW)
+        weights = [
+            torch.cat([key.get_parameter("weight"), value.get_parameter("weight")])
+            for key, value in zip(self.keys, self.values, strict=True)
+        ]
         pairs = [
-            differences(x, torch.cat([key.weight, value.weight]), shift).chunk(2, dim=1)
-            for key, value, shift in zip(self.keys, self.values, self.shifts, strict=True)
+            differences(x, weight, shift).chunk(2, dim=1)
+            for weight, shift in zip(weights, self.shifts, strict=True)
         ]
         k, v = (_stack_heads(list(heads)) for heads in zip(*pairs, strict=True))  # (B, heads, 8h, HW)
 
@@ -204,7 +208,7 @@ class NonLocal(nn.Module):
         self.phi = nn.Conv2d(channels, inner, 1)
         self.g = nn.Conv2d(channels, inner, 1)
         self.back = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
-        nn.init.zeros_(self.back[1].weight)
+        nn.init.zeros_(self.back[1].get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         q = self.theta(x).flatten(2).transpose(1, 2)  # (B, HW, inner)

@@ -77,8 +77,8 @@ class Hiera(nn.Module):
                 nn.init.constant_(module.bias, 0.02)
         with torch.no_grad():
             for depth, block in enumerate(self.blocks, 1):
-                block.attn.proj.weight /= math.sqrt(2 * depth)
-                block.mlp.fc2.weight /= math.sqrt(2 * depth)
+                for last in ("attn.proj.weight", "mlp.fc2.weight"):
+                    block.get_parameter(last).div_(math.sqrt(2 * depth))
 
     def embed(self, image: Tensor) -> Tensor:
         """Patch embedding plus position embedding, the tokens that enter block 0.

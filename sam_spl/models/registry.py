@@ -92,7 +92,7 @@ def build_model(network: str | type[nn.Module], **arguments: Any) -> nn.Module:
         **arguments: of the constructor, beside or instead of those of the file.
 
     Returns:
-        The network, which remembers its name and all its arguments in ``model.built_from`` for
+        The network, which remembers its name and all its arguments (:func:`built_from`) for
         :func:`sam_spl.weights.formats.save_weights`; those that its class names in ``only_at_start`` as None.
 
     Raises:
@@ -113,8 +113,29 @@ def build_model(network: str | type[nn.Module], **arguments: Any) -> nn.Module:
         )
     passed = getattr(cls, "only_at_start", ())
     remembered = {key: None if key in passed else value for key, value in complete.items()}
-    model.built_from = {"model": name, "arguments": remembered}
+    vars(model)["built_from"] = {"model": name, "arguments": remembered}
     return model
+
+
+def channels_of(model: nn.Module) -> int:
+    """The channels of a network's input."""
+    channels = getattr(model, "in_channels", None)
+    assert isinstance(channels, int)
+    return channels
+
+
+def built_from(model: nn.Module) -> dict[str, Any]:
+    """What :func:`build_model` built a network from: ``model``, its name, and ``arguments``."""
+    made: dict[str, Any] = vars(model)["built_from"]
+    return made
+
+
+def freeze_trunk(model: nn.Module) -> None:
+    """Freeze the trunk of a network that has one, and remember that in its arguments."""
+    freeze = getattr(model, "freeze_trunk", None)
+    assert callable(freeze)
+    built_from(model)["arguments"]["freeze_trunk"] = True
+    freeze()
 
 
 def build(config: ModelConfig) -> nn.Module:

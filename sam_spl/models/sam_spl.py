@@ -96,7 +96,7 @@ class SAMSPL(nn.Module):
         self.decoder.apply(init_weights)
         if head_bias is not None:
             for head in self.decoder.heads:
-                nn.init.constant_(head.bias, head_bias)
+                nn.init.constant_(head.get_parameter("bias"), head_bias)
         self.freeze_trunk(bool(freeze_trunk))
 
     @property

@@ -44,7 +44,7 @@ class SMP(nn.Module):
             *_, head = (
                 part for part in self.network.segmentation_head.modules() if isinstance(part, nn.Conv2d)
             )
-            nn.init.constant_(head.bias, head_bias)
+            nn.init.constant_(head.get_parameter("bias"), head_bias)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         height, width = image.shape[-2:]

@@ -16,9 +16,10 @@ from sam_spl.data.known import dataset_file, network_input
 from sam_spl.data.normalise import Normalise, normalise_of
 from sam_spl.data.reading import as_image
 from sam_spl.errors import ConfigError
+from sam_spl.models.registry import channels_of
 from sam_spl.predict.maps import check_finite, probability
 from sam_spl.resize import Image, resize_image
-from sam_spl.runtime import World, pick_device, pick_precision, promise_float32
+from sam_spl.runtime import World, pick_device, pick_precision, place, promise_float32
 from sam_spl.weights.loading import load_model
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Predictor:
         world: World,
         resize: str = "pillow",
     ) -> None:
-        self.model = model.to(world.device, memory_format=torch.channels_last).eval()
+        self.model = place(model, world.device).eval()
         self.normalise, self.image_size, self.world, self.resize = normalise, image_size, world, resize
         self._told: set[tuple[int, int]] = set()  # sizes of frames that a warning was given for
 
@@ -76,11 +77,11 @@ class Predictor:
     def predict_stored(self, image: Image) -> NDArray[np.float32]:
         """Predict an image as data sets hold it, as testing does."""
         size = image.shape[:2] if self.image_size is None else (self.image_size, self.image_size)
-        x = self.normalise(resize_image(image, size, self.resize))[None].to(self.world.device)  # type: ignore[arg-type]
+        x = self.normalise(resize_image(image, size, self.resize))[None].to(self.world.device)
         with self.world.autocast():
             logits = self.model(x.contiguous(memory_format=torch.channels_last))[0]
         check_finite(logits, ["the image"])
-        return probability(logits[0].float(), image.shape[:2])  # type: ignore[arg-type]
+        return probability(logits[0].float(), image.shape[:2])
 
     def _tell_of_shrinking(self, height: int, width: int) -> None:
         side = self.image_size
@@ -136,7 +137,7 @@ def load(
     chosen = pick_device(device)
     promise_float32()
     world = World(0, 1, chosen, pick_precision(precision, chosen))
-    normalise = normalise_of(description, model.in_channels)  # type: ignore[arg-type]
+    normalise = normalise_of(description, channels_of(model))
     return Predictor(model, normalise, size, world, description["resize"])
 
 

@@ -164,7 +164,8 @@ def _inset(axis: Axes, panel: Any, box: Any, colour: str) -> None:
     left, top, width, height = (int(value) for value in box)
     reach = max(_INSET, width, height)
     x, y = left + width // 2, top + height // 2
-    padded = cv2.copyMakeBorder(np.asarray(panel).astype(np.uint8), *[reach] * 4, cv2.BORDER_REPLICATE)
+    grey = np.asarray(panel).astype(np.uint8)
+    padded = cv2.copyMakeBorder(grey, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
     crop = padded[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
     right, bottom = x < panel.shape[1] / 2, y < panel.shape[0] / 2
     inset = axis.inset_axes((0.66 if right else 0.01, 0.01 if bottom else 0.66, 0.33, 0.33))

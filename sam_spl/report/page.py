@@ -63,7 +63,8 @@ def write_report(
     """
     details = report["details"]
     rule = PROTOCOLS["native"].empty if empty is None else empty
-    images, size = [], 0
+    images: list[dict[str, Any]] = []
+    size = 0
     for position in order[:most]:
         entry = _image(sample(position), rule)
         size += sum(len(entry[key]) for key in ("picture", "mask", "level"))
@@ -156,7 +157,7 @@ def _ious(sample: Sample, empty: float | None) -> list[float | None]:
     hit = np.bincount(sample.level[sample.mask], minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
     predicted = np.bincount(sample.level.ravel(), minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
     union = predicted + int(sample.mask.sum()) - hit
-    ious = np.where(union > 0, hit / np.maximum(union, 1), empty).round(4)
+    ious = np.round(np.where(union > 0, hit / np.maximum(union, 1), empty), 4)
     return [None if np.isnan(iou) else iou for iou in ious.tolist()]
 
 

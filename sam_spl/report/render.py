@@ -48,7 +48,7 @@ def overlay(image: Image, mask: Mask, prob: NDArray[np.float32], threshold: floa
         (f"{len(targets) - detected} missed", _MISSED),
         (f"{len(false)} false", _FALSE),
     ]
-    panels = [
+    panels: list[tuple[NDArray[np.uint8], Caption]] = [
         (stretch(image), [("image", None)]),
         (_grey(mask), [(f"mask: {len(targets)} target{'' if len(targets) == 1 else 's'}", None)]),
         (_grey(prob), [("prediction:", None), *counted]),

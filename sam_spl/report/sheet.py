@@ -42,7 +42,8 @@ def draw_sheet(path: str | Path, title: str, items: Sequence[tuple[Item, str]], 
     axis = figure.add_subplot(grid[rows, :])
     if len(areas):
         largest = max(max(areas), 10)
-        axis.hist(areas, bins=np.unique(np.geomspace(1, largest + 1, 30).round()) - 0.5, color="#0072b2")
+        bins = np.unique(np.geomspace(1, largest + 1, 30).round()) - 0.5
+        axis.hist(areas, bins=bins.tolist(), color="#0072b2")
         axis.set_xscale("log")
         for edge in (9.5, 25.5, 81.5):  # the classes of "Pd by size"
             axis.axvline(edge, color="#d55e00", linewidth=0.8, linestyle="--")

@@ -74,7 +74,7 @@ def find_results(paths: Iterable[str | Path]) -> list[Report]:
         InputError: there is none, or one that ``testing.py`` did not write as it is: a key is missing or of
             another kind, counts are impossible, or images do not add up to the figures.
     """
-    reports = []
+    reports: list[Report] = []
     for path in map(Path, paths):
         files = [path] if path.is_file() else sorted(path.rglob("results.json"))
         if not files:

@@ -81,7 +81,7 @@ def paired(a: Sequence[Report], b: Sequence[Report], *, resamples: int = 10000) 
     unlike = _unlike(a, b, name)
     if len(a) > 1 or len(b) > 1:
         return "\n".join([*unlike, _methods(a, b, compared, where)])
-    tested = paired_test(*columns, figures, groups=groups, resamples=resamples)
+    tested = paired_test(columns[0], columns[1], figures, groups=groups, resamples=resamples)
     lines = [
         f"{figure.heading:<8} {_signed(figure, compared[figure.key])}   p = {result[1]:.4f}"
         for figure in MAIN

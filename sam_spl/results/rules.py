@@ -14,6 +14,12 @@ from sam_spl.metrics.protocols import Protocol
 EMPTY = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
 EMPTY_IMAGE = "an empty mask with an empty prediction "
 
+
+def empty_rule(name: str | None) -> float | None:
+    """The value of a name in :data:`EMPTY`; None where a protocol keeps its own rule."""
+    return None if name is None else EMPTY[name]
+
+
 _RESOLUTIONS = {"own": "the image's own", "input": "the network's input"}
 
 

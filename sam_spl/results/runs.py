@@ -136,5 +136,5 @@ def _rules(report: Report, protocol: str) -> dict[str, Any]:
 
 def groups_in(rows: Rows) -> list[str] | None:
     """The group of each image; None where images are taken each by itself."""
-    groups = [row.get("group") for row in rows.values()]
-    return None if None in groups else groups  # type: ignore[return-value]
+    groups = [row["group"] for row in rows.values() if row.get("group") is not None]
+    return groups if len(groups) == len(rows) else None

@@ -22,7 +22,7 @@ from sam_spl.results.config import ScoreConfig
 from sam_spl.results.files import write_result
 from sam_spl.results.folder import Result
 from sam_spl.results.predictions import Prob, find_predictions, full_scale, read_prediction
-from sam_spl.results.rules import EMPTY
+from sam_spl.results.rules import empty_rule
 from sam_spl.results.summary import summarise, versions
 from sam_spl.results.text import summary_text
 
@@ -68,7 +68,7 @@ def score(config: ScoreConfig) -> Result:
         write_result(output, report)
     about = [("predictions", f"{folder}, {len(names)} images"), ("masks", str(mask_folder))]
     print(summary_text(report, about))
-    print(scores(counts, protocols[0], empty=EMPTY.get(config.empty)).line())
+    print(scores(counts, protocols[0], empty=empty_rule(config.empty)).line())
     print(f"results.json and images.csv are in {output}")
     return Result(report, output)
 
@@ -101,8 +101,8 @@ def pair_files(
                 f"first {', '.join(absent[:3])}."
             )
         found = {str(name): found[str(name)] for name in listed.values()}
-    paired = {name: files.mask(name) for name in found}
-    if without := [name for name, mask in paired.items() if mask is None]:
+    paired = {name: mask for name in found if (mask := files.mask(name)) is not None}
+    if without := [name for name in found if name not in paired]:
         raise InputError(
             f"{len(without)} of {len(found)} predictions have no mask in {masks}, first "
             f"{', '.join(without[:3])}. Name predictions and masks like the images; masks also with "
@@ -115,7 +115,7 @@ def pair_files(
             f"{len(unused)} of {len(stored)} masks have no prediction, first {', '.join(unused[:3])}. "
             "Predict them, or name the images to score with --list FILE."
         )
-    return found, paired  # type: ignore[return-value]
+    return found, paired
 
 
 def at_input_size(protocols: Sequence[Protocol], side: int) -> list[Protocol]:

@@ -20,7 +20,7 @@ from sam_spl.metrics.intervals import intervals
 from sam_spl.metrics.protocols import PROTOCOLS, Protocol
 from sam_spl.metrics.scores import columns, scores
 from sam_spl.results.files import COUNTS
-from sam_spl.results.rules import EMPTY, describe, differences
+from sam_spl.results.rules import describe, differences, empty_rule
 
 _PREDICTED, _LABELLED = (ImageCounts._fields.index(name) for name in ("predicted", "labelled"))
 
@@ -46,7 +46,7 @@ def summarise(
         budget: Fa that "Pd at Fa" stays within, in pixels over all pixels.
         groups: of images that are not independent, the group of each (:mod:`sam_spl.metrics.resampling`).
     """
-    rule = EMPTY[empty] if empty else None
+    rule = empty_rule(empty)
     scored = {protocol.name: asdict(scores(counts, protocol, empty=rule)) for protocol in protocols}
     views = [counts.views[protocol.views[0]] for protocol in protocols]
     empties = empty is None and any((of[:, _PREDICTED] + of[:, _LABELLED] == 0).any() for of in views)

@@ -77,10 +77,10 @@ def read_weights(file: str | Path, network: Any = None) -> Weights:
             raise InputError(
                 f"{path}: is of this toolkit but lacks its description. Save or fetch the file again."
             )
-        state = content.get("model") if content.get("ema") is None else content["ema"]
-        if isinstance(state, dict):
-            state = {**state, **read_frozen(content, path)}
-        return _ours(path, state, content["description"])
+        trained = content.get("model") if content.get("ema") is None else content["ema"]
+        if isinstance(trained, dict):
+            trained = {**trained, **read_frozen(content, path)}
+        return _ours(path, trained, content["description"])
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(content.get(key), dict):
             content = content[key]
@@ -115,8 +115,11 @@ def read_frozen(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     if frozen is None:
         return {}
     name, digest = (frozen.get("file"), frozen.get("sha256")) if isinstance(frozen, dict) else (None, None)
-    plain = isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
-    if not plain or not isinstance(digest, str):
+    if (
+        not (isinstance(name, str) and isinstance(digest, str))
+        or name != Path(name).name
+        or not name.endswith(".safetensors")
+    ):
         raise InputError(
             f"{path}: its frozen is malformed: it needs the name of a .safetensors file beside it and its "
             "sha256. Save or fetch the file again."

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.models.hiera import SAM2_PREFIX
-from sam_spl.models.registry import as_lists, build_model, model_names, network_class
+from sam_spl.models.registry import (
+    as_lists,
+    build_model,
+    built_from,
+    channels_of,
+    freeze_trunk,
+    model_names,
+    network_class,
+)
 from sam_spl.registry import is_reference
 from sam_spl.weights.formats import Weights, read_weights
 from sam_spl.weights.published import UNUSED, declared, stated_arguments
@@ -96,9 +104,9 @@ def load_model(
         model = build_model(name if network is None else network, **arguments)
     except ConfigError as error:
         raise InputError(f"{weights.path}: its description does not fit this version: {error}") from error
-    _check_channels(weights.path, description, model.in_channels)  # type: ignore[arg-type]
+    _check_channels(weights.path, description, channels_of(model))
     load_strict(model, weights.state, weights.path)
-    description["arguments"] = model.built_from["arguments"]  # type: ignore[index]
+    description["arguments"] = built_from(model)["arguments"]
     return model.eval(), description
 
 
@@ -136,8 +144,7 @@ def freeze_unless_told(model: nn.Module) -> None:
     """Freeze the trunk, and remember that, where ``freeze_trunk`` was left open when the model was built."""
     arguments = getattr(model, "built_from", {}).get("arguments", {})
     if arguments.get("freeze_trunk", False) is None:
-        arguments["freeze_trunk"] = True
-        model.freeze_trunk()  # type: ignore[operator]
+        freeze_trunk(model)
 
 
 def _mistyped(value: Tensor, own: Tensor | None) -> str | None:

@@ -111,8 +111,9 @@ def _compile(names: Names) -> list[tuple[re.Pattern[str], str]]:
     rules = []
     for source, target in names:
         pattern = re.escape(source).replace(r"\#", r"(\d+)") + r"(?=\.|$)"
-        groups = iter(range(1, target.count("#") + 1))
-        rules.append((re.compile(pattern), re.sub("#", lambda _, g=groups: rf"\g<{next(g)}>", target)))
+        first, *parts = target.split("#")
+        numbered = first + "".join(rf"\g<{k}>{part}" for k, part in enumerate(parts, 1))
+        rules.append((re.compile(pattern), numbered))
     return rules
 
 
