@@ -35,7 +35,7 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 
 def commands(path: Path) -> Iterator[list[str]]:
-    """Command and words of every line of a block that calls the toolkit, as ``["train", "--dataset", ...]``."""
+    """Command and words of every line of a block that calls the toolkit: ``["train", "--dataset", ...]``."""
     for language, content in blocks(path):
         for line in content.replace("\\\n", " ").splitlines() if language in ("", "bash") else ():
             words = re.split(r"\s\[[^=]*\b(?:=|change\])", line)[0]  # "[trainer.epochs=8]": may be left out
