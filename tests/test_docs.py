@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ from sam_spl.cli.grammar import configure, own_folders, parse
 from sam_spl.cli.main import command
 from sam_spl.cli.sweep import jobs
 from sam_spl.data.transforms import AUGMENTATIONS
-from sam_spl.engine.config import TrainConfig
+from sam_spl.engine.config import TestConfig, TrainConfig
 from sam_spl.engine.loggers import LOGGERS
 from sam_spl.engine.losses import build_loss
 from sam_spl.metrics import protocols_named
@@ -87,6 +88,24 @@ def test_python_blocks_compile(text):
     for language, content in blocks(text):
         if language == "python":
             compile(content, str(text), "exec")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/extending.md"])
+def test_training_from_python_configures(name, here, monkeypatch):
+    write_files(ROOT / "docs/extending.md", here)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setattr("sam_spl.registry.Registry.register", lambda registry, name, entry: entry)
+    trained, tested = [], []
+    for function, calls in (("train", trained), ("test", tested)):
+        done = SimpleNamespace(best=here, folder=here, scores={"iou": 1.0}, images=[])
+        monkeypatch.setattr(
+            sam_spl, function, lambda config, c=calls, d=done: c.append(config) or d, raising=False
+        )
+    for language, content in blocks(ROOT / name):
+        if language == "python" and "sam_spl.train(" in content:
+            exec(compile(content, name, "exec"), {})
+    assert trained and all(isinstance(config, TrainConfig) for config in trained)
+    assert tested and all(isinstance(config, TestConfig) for config in tested)
 
 
 @each_text
