@@ -30,7 +30,7 @@ def config_folder() -> Path:
 
 
 def add_config_folder(folder: str | Path) -> None:
-    """Use the groups (``model/ dataset/ recipe/ loss/ experiment/``) of a folder of one's own as well.
+    """Use the groups (``model/ dataset/ recipe/ loss/ experiment/``) in your own folder as well.
 
     Raises:
         ConfigError: no such folder.
@@ -147,11 +147,11 @@ def require(holds: bool, key: str, value: Any, rule: str) -> None:
 
 
 def require_choice(value: Any, key: str, choices: Iterable[Any]) -> None:
-    """Refuse a value that is none of some.
+    """Refuse a value that is not one of ``choices``.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not.
     """
     choices = tuple(choices)
     shown = ", ".join("null" if choice is None else str(choice) for choice in choices)
-    require(value in choices, key, value, f"choose of {shown}")
+    require(value in choices, key, value, f"choose one of {shown}")

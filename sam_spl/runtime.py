@@ -153,7 +153,9 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"device: {name!r} is no device. Choose auto, cpu, cuda, cuda:N or mps.") from error
+        raise InputError(
+            f"device: {name!r} is not a device. Choose auto, cpu, cuda, cuda:N or mps."
+        ) from error
     if device.type == "cpu":
         return device
     if device.type == "mps" and torch.backends.mps.is_available():

@@ -119,7 +119,9 @@ def _files(name: str, groups: Mapping[str, str]) -> DictConfig:
         config = hydra.compose(name, overrides=[*overrides, *path], return_hydra_config=True)
     values = OmegaConf.create({key: config._get_node(key) for key in config if key != "hydra"})
     recipe = config.hydra.runtime.choices.get("recipe")
-    return OmegaConf.merge(values, {"recipe": recipe} if recipe not in (None, "auto") else {})
+    merged = OmegaConf.merge(values, {"recipe": recipe} if recipe not in (None, "auto") else {})
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def _put(config: DictConfig, words: Sequence[Word], known: Mapping[str, Any]) -> None:

@@ -24,7 +24,9 @@ class DownloadConfig:
 
     def __post_init__(self) -> None:
         if self.sha256 is not None and len(self.names) != 1:
-            raise ConfigError("sha256: is of one file. Name it, as in: sam-spl download tiny --sha256 HEX")
+            raise ConfigError(
+                "sha256: belongs to one file. Name that file: sam-spl download tiny --sha256 HEX"
+            )
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
             raise ConfigError(f"sha256: {self.sha256!r} is not valid, give 64 hexadecimal digits.")
 

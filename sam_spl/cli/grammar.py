@@ -195,7 +195,7 @@ def _key(name: str, known: dict[str, Any], command: Command) -> str | None:
             )
     parts = bare.split(".")
     if any(get_origin(known.get(".".join(parts[:k]))) is dict for k in range(1, len(parts))):
-        return bare  # keys of one's own stand below
+        return bare  # your own keys may follow
     flags = [f"--{key}" for key in known] if name.startswith("-") else list(known)
     more, what = (command.aliases, "flag") if name.startswith("-") else (command.groups, "key")
     raise ConfigError(f"{name}: unknown {what}. Nearest: {nearest(name, [*flags, *more])}. --help lists all.")

@@ -80,7 +80,8 @@ def _keys(config: type[Any]) -> str:
 
 
 def _classes(config: type[Any]) -> list[tuple[str, type[Any]]]:
-    return [("", config), *((key, of) for key, of in get_type_hints(config).items() if is_dataclass(of))]
+    inner = [(key, of) for key, of in get_type_hints(config).items() if isinstance(of, type)]
+    return [("", config), *((key, of) for key, of in inner if is_dataclass(of))]
 
 
 def _default(one: Field[Any]) -> str:

@@ -73,7 +73,7 @@ def command(name: str) -> Command:
     """
     if name not in NAMES:
         raise ConfigError(
-            f"{name!r} is no command. Nearest: {nearest(name, NAMES)}. sam-spl --help lists all."
+            f"{name!r} is not a command. Nearest: {nearest(name, NAMES)}. sam-spl --help lists all."
         )
     found = import_module(f"sam_spl.cli.{name}").COMMAND
     assert isinstance(found, Command)

@@ -51,7 +51,7 @@ def jobs(words: Sequence[Word], *, several: Sequence[str] = (), multirun: bool =
                 ]
                 both = f"{' '.join(map(str, theirs))} and {' '.join(map(str, special))}"
                 raise ConfigError(
-                    f"{both} would both be called {job.name}. Start them one by one, or rename one."
+                    f"{both} would both be named {job.name}. Start them one by one, or rename one."
                 )
         found.append(job)
     return found

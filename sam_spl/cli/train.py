@@ -73,7 +73,7 @@ def _model(text: str) -> str:
     if stem in group_files("model"):
         return stem
     raise ConfigError(
-        f"--config_path: {text} names no variant. Give a SAM 2 name (sam2.1_hiera_t) or use model=."
+        f"--config_path: {text} does not name a variant. Give a SAM 2 name (sam2.1_hiera_t) or use model=."
     )
 
 

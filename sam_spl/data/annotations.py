@@ -46,7 +46,7 @@ def read_coco(file: str | Path) -> dict[str, list[Shape]]:
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is no COCO file of images and annotations ({error!r}).") from error
+        raise InputError(f"{file} is not a COCO file of images and annotations ({error!r}).") from error
     return shapes
 
 
@@ -79,7 +79,7 @@ def read_labelme(file: str | Path) -> list[Shape]:
     except InputError:
         raise
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise InputError(f"{file} is no LabelMe file ({error!r}).") from error
+        raise InputError(f"{file} is not a LabelMe file ({error!r}).") from error
     return shapes
 
 
@@ -109,7 +109,7 @@ def run_lengths(text: str) -> list[int]:
     """The run lengths in a COCO string.
 
     Each number is a series of characters, five bits in each, the lowest first. The code of a character is
-    its value plus 48; bit 5 says that the number goes on, bit 4 of its last character is its sign. From the
+    its value plus 48; bit 5 says that the number continues, bit 4 of its last character is its sign. From the
     fourth number on it is the difference to the number two before it.
 
     Raises:
@@ -120,7 +120,7 @@ def run_lengths(text: str) -> list[int]:
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
-            raise ValueError(f"{character!r} is no character of run lengths")
+            raise ValueError(f"{character!r} is not a character of run lengths")
         number |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -186,4 +186,4 @@ def _json(file: str | Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}.") from error
     except ValueError as error:
-        raise InputError(f"{file} is no JSON file ({error}).") from error
+        raise InputError(f"{file} is not a JSON file ({error}).") from error

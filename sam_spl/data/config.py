@@ -151,9 +151,9 @@ def check_pattern(key: str, pattern: str | None) -> None:
     """Whether a value is a regular expression.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not one.
     """
     try:
         re.compile(pattern or "")
     except re.error as error:
-        raise ConfigError(f"{key}: {pattern!r} is no regular expression ({error}).") from error
+        raise ConfigError(f"{key}: {pattern!r} is not a regular expression ({error}).") from error

@@ -18,7 +18,7 @@ _MOST_IMAGES = 2000  # that chips are cut from, to bound memory and start-up on 
 
 @dataclass(frozen=True)
 class CopyPaste:
-    """Paste rectangles cut around targets at random positions, image and mask alike.
+    """Paste rectangles cut around targets at random positions, in image and mask.
 
     The published chips come from the whole set, test images too, which leaks; cut them from the training
     split.

@@ -57,14 +57,14 @@ def decode(path: Path) -> NDArray[Any]:
     Raises:
         InputError: not readable as an image.
     """
-    # imdecode over imread: it takes any file name, and a missing file is told from a broken one.
+    # imdecode over imread: it takes any file name, and separates a missing file from a broken one.
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"image: cannot read {path}: {error.strerror or error}.") from error
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if image is None:
-        raise InputError(f"image: {path} is no image that can be read (damaged?). Replace it.")
+        raise InputError(f"image: {path} is not a readable image (damaged?). Replace it.")
     return image
 
 
@@ -102,13 +102,13 @@ def as_array(image: NDArray[Any]) -> Image:
         uint8, uint16 or float32, (H, W) or (H, W, 3).
 
     Raises:
-        InputError: another shape, another type (booleans are no brightness), or floats outside [0, 1].
+        InputError: another shape, another type (booleans are not brightness), or floats outside [0, 1].
     """
     if image.ndim == 3 and image.shape[2] in (1, 4):
         image = image[..., 0] if image.shape[2] == 1 else image[..., :3]
     if not image.size or (image.ndim != 2 and (image.ndim != 3 or image.shape[2] != 3)):
         raise InputError(
-            f"image: shape {image.shape} is no image. Give (H, W), RGB (H, W, 3) or RGBA (H, W, 4)."
+            f"image: shape {image.shape} is not an image. Give (H, W), RGB (H, W, 3) or RGBA (H, W, 4)."
         )
     if image.dtype.kind == "f":
         low, high = image.min(), image.max()

@@ -42,7 +42,7 @@ MAY_CHANGE = (
     "logger",
     "test_on",
 )
-#: What tells how to start, and is no part of a run.
+#: What says how to start, and is not part of a run.
 _PASSING = ("resume", "overwrite")
 #: Keys whose values may name code.
 _REFERENCES = ("model.name", "loss.name", "trainer.augment", "logger")
@@ -181,7 +181,7 @@ def find_last(resume: str | Path) -> Path:
     """The ``last.pt`` that ``--resume`` means.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file.
     """
     path = Path(resume).expanduser()
     path = path / "last.pt" if path.is_dir() else path

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Train a network, keep the last and the best weights, and go on exactly where a run stopped.
+    """Train a network, keep the last and the best weights, and continue exactly where a run stopped.
 
     Args:
         model: on any device; parameters that do not require gradients stay as they are.
@@ -43,7 +43,7 @@ class Trainer:
         folder: where the main process writes.
         description: what the weights files say of themselves.
         num_workers: loader processes.
-        loggers: told of each epoch, on the main process.
+        loggers: get the figures of each epoch, on the main process.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Trainer:
             self.saved = self.epoch if due else self.saved
 
     def train_epoch(self) -> dict[str, Any]:
-        """One pass over the training images; what it was like, for ``metrics.jsonl``."""
+        """One pass over the training images; its figures for ``metrics.jsonl``."""
         self.network.train()
         self.sampler.epoch = self.epoch
         lr = 0.0

@@ -74,7 +74,7 @@ class Run:
 
 
 def train(config: TrainConfig, *, given: Collection[str] | None = None, world: World | None = None) -> Run:
-    """Train a network, or go on with a run (``config.resume``).
+    """Train a network, or continue a run (``config.resume``).
 
     Args:
         config: of the run; of a resumed one, what it should be from now on.
@@ -97,7 +97,7 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None, world: W
 def resolve(
     config: TrainConfig, given: Collection[str] | None, processes: int
 ) -> tuple[TrainConfig, Saved | None]:
-    """What a run really runs with, and the run that it goes on with, if it does.
+    """The settings that a run uses, and the run that it continues, if any.
 
     Args:
         config: as asked for.
@@ -121,7 +121,7 @@ def settle(config: TrainConfig) -> TrainConfig:
 
 
 def _saved(config: TrainConfig) -> Saved | None:
-    """The run to go on with; None to start one."""
+    """The run to continue; None to start one."""
     if config.resume is None:
         return None
     if config.resume != "auto":
@@ -241,7 +241,7 @@ def _test_command(config: TrainConfig, folder: Path) -> str:
 
 
 def _same_images(saved: Saved, data: DataSet) -> None:
-    """A resumed run goes on with the images that it was trained on."""
+    """A resumed run needs the images that it was trained on."""
     before = (saved.state["description"].get("trained_on") or {}).get("fingerprint")
     now = data.parts["train"].fingerprint
     if before != now:
@@ -284,7 +284,7 @@ def _training_set(config: TrainConfig, data: DataSet, source: Source, normalise:
     if _chips_leak(config):
         chips = Joined([source, *(part.open() for role, part in data.parts.items() if role != "train")])
     augment, size = config.trainer.augment, config.dataset.image_size
-    assert augment is not None and size is not None  # TrainConfig sees to both
+    assert augment is not None and size is not None  # TrainConfig checks both
     transform = build_transform(
         augment,
         size,
@@ -323,7 +323,7 @@ def _describe(
     }
 
 
-#: Keys that do not tell two settings apart: seed, places, and how the work is organised.
+#: Keys in which equal settings may differ: seed, paths, and how the work is organised.
 _NOT_SETTINGS = (
     *("seed", "device", "num_workers", "use_ddp", "save_dir", "resume", "overwrite", "logger", "test_on"),
     *("recipe", "trainer.save_every", "trainer.eval_batch_size", "dataset.data_path", "dataset.group"),

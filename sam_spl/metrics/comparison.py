@@ -38,7 +38,7 @@ def paired_test(
 
     If they were not, it would not matter which of the two an image's counts came from: they are exchanged at
     random, ``resamples`` times, and p is the share of exchanges that give a difference at least as large. It
-    speaks of these two results only; what training again would change, it cannot know.
+    is about these two results only, and says nothing about training again.
 
     Args:
         a: what each image adds, of the first result.
@@ -142,7 +142,7 @@ def compare_runs(
 
     The interval has the quantiles of the sum of the two, taken as independent (as Behrens and Fisher do: with
     few runs somewhat wide rather than narrow). One run beside several has the spread of the others; with one
-    run a side there is none, and the interval speaks of these weights only.
+    run a side there is none, and the interval is about these weights only.
 
     Args:
         a: what each image adds, (images,) arrays, for each run of a method.

@@ -13,7 +13,7 @@ from sam_spl.metrics.figures import ratio
 from sam_spl.metrics.target import Components, components, match, relabel, squeeze
 
 #: Thresholds of curves, prediction = probability > threshold: 0, then even steps of the logit, 0.5 among
-#: them. Trained networks answer near 0 or 1, where even steps of the probability would tell nothing apart.
+#: them. Trained networks answer near 0 or 1, where even steps of the probability would separate nothing.
 STEPS = 200
 THRESHOLDS = np.concatenate([[0.0], 1 / (1 + np.exp((100 - np.arange(1, STEPS)) / 10))])
 HALF = 100  # the step of threshold 0.5
@@ -44,7 +44,7 @@ def levels(prob: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """The number of thresholds below each pixel's probability: it is predicted at step k when level > k.
 
     Exact for float32 and float64: rounding to float32 and taking buckets keep the order, so a probability and
-    a threshold in different buckets are told apart by them; the others are compared as they are.
+    a threshold in different buckets are separated by them; the others are compared as they are.
     """
     level = _LEVELS.take(_bucket(prob), mode="clip")
     undecided = level == _UNDECIDED

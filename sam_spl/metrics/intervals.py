@@ -31,7 +31,7 @@ def intervals(
       non-events, 0 and 1 included: Wilson's interval. Its count is effective: that of independent draws with
       the standard error found. At 0 and 1, where none is found, the things in a unit count as one draw that
       is as heavy as they are many (Kish: (sum of weights)^2 / sum of squared weights).
-    - figures of curves, which are no smooth functions of sums: the percentile bootstrap, which holds the
+    - figures of curves, which are not smooth functions of sums: the percentile bootstrap, which holds the
       truth less often (average precision about nine times in ten on 200 images).
 
     Args:

@@ -101,7 +101,7 @@ def protocols_named(names: Iterable[str]) -> list[Protocol]:
         known = dict(PROTOCOLS).get(protocol.name, protocol)
         if chosen.setdefault(protocol.name, known) != protocol:
             raise ConfigError(
-                f"protocols: {name} is called {protocol.name!r}, as another protocol is. Choose another name."
+                f"protocols: {name} has the name {protocol.name!r} of another protocol. Choose another name."
             )
     require(bool(chosen), "protocols", "[]", f"name at least one of {', '.join(PROTOCOLS)}")
     return list(chosen.values())

@@ -4,7 +4,7 @@ Images are drawn, not pixels, and where images are not independent (frames of a 
 picture) whole groups of them: every function takes the group of each image. Images in a group count as one
 unit, whose counts are their sums.
 
-What cannot be computed speaks against certainty and significance: a resample in which a figure is undefined
+What cannot be computed counts against certainty and significance: a resample in which a figure is undefined
 lies beyond both ends of its interval, an exchange in which it is undefined counts as a difference at least as
 large.
 """

@@ -165,7 +165,7 @@ def _class(reference: str, key: str) -> type[nn.Module]:
 
     found = import_object(reference, key)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ConfigError(f"{key}: {reference} is no network. Give a class that is a torch.nn.Module.")
+        raise ConfigError(f"{key}: {reference} is not a network. Give a class that is a torch.nn.Module.")
     return found
 
 

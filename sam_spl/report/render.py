@@ -13,7 +13,7 @@ from sam_spl.files import atomic
 from sam_spl.metrics.target import components, match
 from sam_spl.resize import Image, Mask
 
-# RGB, told apart by colour-blind eyes too (Okabe and Ito).
+# RGB, also distinct to colour-blind eyes (Okabe and Ito).
 _HIT, _MISSED, _FALSE = (0, 158, 115), (230, 159, 0), (204, 60, 60)
 Colour = tuple[int, int, int]
 Boxes = list[tuple[NDArray[np.int32], Colour]]

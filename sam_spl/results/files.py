@@ -106,12 +106,12 @@ def _read(file: Path) -> Report:
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{file} is no result file of testing.py ({error}).") from error
+        raise InputError(f"{file} is not a result file of testing.py ({error}).") from error
     if not isinstance(report, dict):
-        raise InputError(f"{file} is no result file of testing.py (no table of keys).")
+        raise InputError(f"{file} is not a result file of testing.py (no table of keys).")
     if wrong := _wrong(report):
         raise InputError(
-            f"{file}: {wrong}. The file was changed or damaged, or is none of testing.py. Test again."
+            f"{file}: {wrong}. The file was changed or damaged, or was not written by testing.py. Test again."
         )
     return report
 
@@ -134,7 +134,7 @@ def _wrong(report: Report) -> str | None:
         for key in [figure.key for figure in MAIN if figure.key not in scores]:
             return f"{at}.scores.{key} is missing"
         for key in [key for key, value in scores.items() if value is not None and not _number(value)]:
-            return f"{at}.scores.{key} is no number of 0 or more"
+            return f"{at}.scores.{key} is not a number >= 0"
         if not isinstance(entry.get("empty", ""), str):
             return f"{at}.empty is not text"
         if not isinstance(entry.get("images") or [], list):
@@ -161,13 +161,13 @@ def _wrong_rows(rows: list[Any], scores: dict[str, Any]) -> str | None:
     for k, row in enumerate(rows):
         for key in COUNTS:
             if not _number(row.get(key)) or row[key] != int(row[key]):
-                return f"[{k}].{key} is no count of 0 or more"
+                return f"[{k}].{key} is not a whole number >= 0"
         for key, whole in _AT_MOST:
             if row[key] > row[whole]:
                 return f"[{k}].{key} is {row[key]}, {whole} {row[whole]}"
         iou = row.get("iou", "missing")
         if iou is not None and not (_number(iou) and iou <= 1):
-            return f"[{k}].iou is no number from 0 to 1"
+            return f"[{k}].iou is not a number from 0 to 1"
         if iou is not None and row["union"] and abs(iou - row["intersection"] / row["union"]) > 1e-9:
             return f"[{k}].iou is {iou}, intersection / union {row['intersection'] / row['union']}"
     sums = {key: column.sum() for key, column in columns_of(rows).items()}

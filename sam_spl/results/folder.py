@@ -89,7 +89,7 @@ def _remove(folder: Path) -> None:
 
 
 def _safe(part: str) -> str:
-    """A part of a file's name; a long one is cut, and a hash of all of it tells it from others."""
+    """A part of a file's name; a long one is cut, and a hash of all of it keeps it distinct."""
     name = re.sub(r"[^\w.+-]+", "_", part)
     if len(name) <= _LONGEST:
         return name

@@ -89,7 +89,7 @@ def paired(a: Sequence[Report], b: Sequence[Report], *, resamples: int = 10000) 
     ]
     head = f"{run_name(a[0])} minus {run_name(b[0])} on {where}"
     key = f"in brackets: 95 % intervals over images; p: of {resamples} random exchanges"
-    tail = "One run a side: this speaks of these two weights only, not of training again."
+    tail = "One run a side: this is about these two weights only, not about training again."
     return "\n".join([*unlike, f"{head}; {key}", *lines, tail])
 
 

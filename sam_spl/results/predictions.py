@@ -95,7 +95,7 @@ def read_prediction(path: Path, *, scale: float, logits: bool = False) -> Prob:
     if values.min(initial=0) < 0 or values.max(initial=0) > 1:
         raise InputError(
             f"{path} holds values from {values.min():g} to {values.max():g}, but probabilities are in [0, "
-            "1]. Divide them, or say --logits."
+            "1]. Divide them, or use --logits."
         )
     return values.astype(np.float64) if values.dtype == bool else values
 

@@ -61,11 +61,11 @@ def differences(
     *,
     empties: bool,
 ) -> dict[str, dict[str, str]]:
-    """Protocol -> figure -> the other rule by which it differs from the first protocol's, be it by a little.
+    """Protocol -> figure -> the other rule that makes it differ from the first protocol's, however little.
 
     Args:
         chosen: the protocols, the first being the one that the others are compared with.
-        scored: their figures; what is no figure (counts) is not compared.
+        scored: their figures; counts among them are not compared.
         empties: whether there are images whose mask and prediction are both empty.
     """
     first, *others = chosen

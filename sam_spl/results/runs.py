@@ -101,8 +101,8 @@ def same_images(reports: Sequence[Report], protocol: str) -> list[Rows]:
         images = rows_of(report, protocol)
         if not images or "mask" not in images[0]:
             raise InputError(
-                f"--paired: {run_name(report)} does not say the sizes and masks of its images (written by an "
-                "earlier version). Test it again."
+                f"--paired: {run_name(report)} does not state the sizes and masks of its images (written "
+                "by an earlier version). Test it again."
             )
         tables.append({row["name"]: row for row in images})
     first, rules = tables[0], _rules(reports[0], protocol)
@@ -116,7 +116,8 @@ def same_images(reports: Sequence[Report], protocol: str) -> list[Rows]:
         for key, rule in rules.items():
             if (other := _rules(report, protocol).get(key)) != rule:
                 raise InputError(
-                    f"{both} were scored by different rules ({key}: {rule}; {other}). Test both in one way."
+                    f"{both} were scored by different rules ({key}: {rule}; {other}). Test both again, by "
+                    "the same rules."
                 )
         for keys, what in _SAME.items():
             unequal = [
@@ -135,6 +136,6 @@ def _rules(report: Report, protocol: str) -> dict[str, Any]:
 
 
 def groups_in(rows: Rows) -> list[str] | None:
-    """The group of each image; None where images are taken each by itself."""
+    """The group of each image; None where each image is on its own."""
     groups = [row["group"] for row in rows.values() if row.get("group") is not None]
     return groups if len(groups) == len(rows) else None

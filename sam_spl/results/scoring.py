@@ -89,7 +89,9 @@ def pair_files(
     found = find_predictions(predictions)
     stored = files_below(masks) if masks.is_dir() else {}
     if not stored:
-        raise InputError(f"--masks: {masks} is no folder of masks, or holds none.")
+        raise InputError(
+            f"--masks: {masks} is not a folder, or holds no masks. Give the folder of the mask files."
+        )
     files = Files.of(found, stored)
     if list_file is not None:
         if not list_file.is_file():
@@ -119,7 +121,7 @@ def pair_files(
 
 
 def at_input_size(protocols: Sequence[Protocol], side: int) -> list[Protocol]:
-    """The protocols with the size of the network's input, which saved predictions do not tell."""
+    """The protocols with the size of the network's input, which saved predictions do not state."""
     return [
         replace(protocol, resolution=str(side)) if protocol.resolution == "input" else protocol
         for protocol in protocols
@@ -155,7 +157,7 @@ def count_files(
         if prob.shape != mask.shape and not resize:
             raise InputError(
                 f"{path} is {prob.shape[1]}x{prob.shape[0]}, its mask {masks[name]} "
-                f"{mask.shape[1]}x{mask.shape[0]} (width x height). Predict at that size, or say --resize."
+                f"{mask.shape[1]}x{mask.shape[0]} (width x height). Predict at that size, or use --resize."
             )
         prob = _at(prob, mask.shape)
         maps = {r: _at(prob, mask.shape if r == "own" else (int(r), int(r))) for r in counter.resolutions}

@@ -75,7 +75,7 @@ def read_weights(file: str | Path, network: Any = None) -> Weights:
     if content.get("format") == FORMAT:
         if "description" not in content:
             raise InputError(
-                f"{path}: is of this toolkit but lacks its description. Save or fetch the file again."
+                f"{path}: was written by this toolkit but has no description. Save or fetch the file again."
             )
         trained = content.get("model") if content.get("ema") is None else content["ema"]
         if isinstance(trained, dict):
@@ -121,8 +121,8 @@ def read_frozen(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
         or not name.endswith(".safetensors")
     ):
         raise InputError(
-            f"{path}: its frozen is malformed: it needs the name of a .safetensors file beside it and its "
-            "sha256. Save or fetch the file again."
+            f"{path}: its key frozen is malformed: it needs the name of a .safetensors file beside it and "
+            "its sha256. Save or fetch the file again."
         )
     beside = path.parent / name
     if not beside.is_file():
@@ -227,7 +227,7 @@ def _check_tensors(path: Path, state: Any) -> None:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The tensors, and the description: None where there is none."""
+    """The tensors, and the description; None where the file has none."""
     try:
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
@@ -242,7 +242,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
         description = json.loads(metadata["sam_spl"])
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: its description is malformed: no JSON ({first_line(error)}). Save or fetch the file "
+            f"{path}: its description is malformed: not JSON ({first_line(error)}). Save or fetch the file "
             "again."
         ) from error
     return state, check_description(description, path)

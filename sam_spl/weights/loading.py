@@ -134,7 +134,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
             problems[:12] + ([f"... and {len(problems) - 12} more"] if len(problems) > 12 else [])
         )
         raise InputError(
-            f"{source}: these weights are not this model's (another variant? other switches? damaged?), "
+            f"{source}: these weights do not fit this model (another variant? other switches? damaged?), "
             f"nothing was loaded:\n  {shown}"
         )
     module.load_state_dict(state)
@@ -177,7 +177,7 @@ def _recognise(weights: Weights, network: type[nn.Module] | None) -> dict[str, A
         described = {"model": f"{network.__module__}:{network.__qualname__}"}
     if described is None:
         raise InputError(
-            f"{weights.path}: does not say which network it is of, and no known variant fits its shapes. "
+            f"{weights.path}: does not state its network, and no known variant fits its shapes. "
             "Give weights of this toolkit or published weights."
         )
     return {**described, "arguments": dict(published.arguments) if published else {}}

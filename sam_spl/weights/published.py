@@ -46,7 +46,7 @@ def declared(network: Any = None) -> list[Published]:
 
 
 def identify(state: Mapping[str, Tensor], network: Any = None) -> tuple[dict[str, Tensor], Published | None]:
-    """A plain state dict under our names, and whose published weights it is: None where it is no such.
+    """A plain state dict under our names, and whose published weights it is; None where it is not published.
 
     Args:
         state: as a file holds it; ``module.`` before all names, by parallel training, is dropped.

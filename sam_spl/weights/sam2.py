@@ -54,7 +54,7 @@ def _trunk_of(weights: Weights) -> dict[str, Tensor]:
     }
     if not trunk:
         raise InputError(
-            f"model.trunk_weights: {weights.path} is no SAM 2 checkpoint (it has no {SAM2_PREFIX}* tensors)."
+            f"model.trunk_weights: {weights.path} is not a SAM 2 checkpoint (no {SAM2_PREFIX}* tensors)."
         )
     return rename(trunk, tuple((sam2, ours) for ours, sam2 in SAM2_NAMES))
 
@@ -73,11 +73,11 @@ def _fetch(name: str) -> dict[str, Tensor]:
 
 
 def _check_depth(state: Mapping[str, Tensor], trunk: Any, where: str) -> None:
-    """Hiera-T's first stages have the shapes of Hiera-S's: only where a stage ends tells them apart."""
+    """Hiera-T's first stages have the shapes of Hiera-S's: they differ only in where a stage ends."""
     depth = len(trunk.blocks)
     deeper = any(name.startswith(f"blocks.{depth}.") for name in state)
     if deeper and f"blocks.{depth}.proj.weight" not in state:
         raise InputError(
             f"{where}: these trunk weights are another variant's: the model's last stage ends after block "
-            f"{depth - 1}, theirs goes on. Give this variant's SAM 2 file (docs/weights.md lists them)."
+            f"{depth - 1}, theirs continues. Give this variant's SAM 2 file (docs/weights.md lists them)."
         )

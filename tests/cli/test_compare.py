@@ -38,5 +38,7 @@ def test_sides_are_found_or_named_and_a_result_counts_once(tmp_path, capsys):
 def test_what_is_not_there_and_unknown_forms_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"no results\.json there\. Test first: sam-spl test --dataset"):
         _compare(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="format: html is not valid, choose of text, markdown, latex, csv"):
+    with pytest.raises(
+        ConfigError, match="format: html is not valid, choose one of text, markdown, latex, csv"
+    ):
         CompareConfig(runs=["a"], format="html")

@@ -54,7 +54,7 @@ def test_a_converted_file_states_the_input_of_the_set_or_of_the_options(
         ({"mean": [0.4, 0.4], "std": [0.1]}, "as many values"),
         ({"image_size": 0}, "image_size: 0 is not valid, must be at least 32 pixels"),
         ({"train_size": 8}, "train_size: 8 is not valid"),
-        ({"to": "theirs"}, "to: theirs is not valid, choose of auto, ours, published"),
+        ({"to": "theirs"}, "to: theirs is not valid, choose one of auto, ours, published"),
     ],
 )
 def test_options_that_no_network_can_have_are_refused(options, message):

@@ -185,7 +185,7 @@ def test_a_pattern_that_is_none_is_refused_before_anything_runs():
     words = ["--dataset", "SIRST", "--weights", "x", "--group"]
     for pattern in (r"^(.+)/", r"^(.*\d)_\d+$", r"a'(\d)'\\", r"\\'"):
         assert config_of("test", [*words, pattern]).dataset.group == pattern
-    with pytest.raises(ConfigError, match=r"dataset\.group: '\(' is no regular expression"):
+    with pytest.raises(ConfigError, match=r"dataset\.group: '\(' is not a regular expression"):
         config_of("test", [*words, "("])
 
 
@@ -222,9 +222,9 @@ def test_no_job_of_several_is_dropped_for_its_name():
     assert len(named) == 6
     assert "s2_best.pt-nudt_sirst" in named
     for word in ("weights=a/s1/best.pt,b/s1/best.pt", "weights=x/seed1,y/seed1"):
-        with pytest.raises(ConfigError, match="would both be called"):
+        with pytest.raises(ConfigError, match="would both be named"):
             _named("test", word, several=SEVERAL)
-    with pytest.raises(ConfigError, match="would both be called"):
+    with pytest.raises(ConfigError, match="would both be named"):
         _named("train", "dataset.data_path=x/SIRST,y/SIRST", multirun=True)
 
 

@@ -94,7 +94,7 @@ def test_unlabelled_images_stop_it_and_nothing_is_left_behind(images, capsys):
     assert len(list((images.parent / "fewer" / "masks").iterdir())) == 6
 
     (images / "run0_0.bmp").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"run0_0\.bmp is no image that can be read"):
+    with pytest.raises(InputError, match=r"run0_0\.bmp is not a readable image"):
         _prepare(images, images.parent / "other", unlabelled="skip")
     assert sorted(path.name for path in images.parent.iterdir()) == ["coco.json", "fewer", "in", "mine"]
 

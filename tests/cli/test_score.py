@@ -141,8 +141,8 @@ def test_what_is_wrong_with_predictions_is_one_line_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"group": "("}, r"group: '\(' is no regular expression"),
-        ({"empty": "two"}, "empty: two is not valid, choose of null, one, zero, skip"),
+        ({"group": "("}, r"group: '\(' is not a regular expression"),
+        ({"empty": "two"}, "empty: two is not valid, choose one of null, one, zero, skip"),
         ({"image_size": 0}, "image_size: 0 is not valid"),
         ({"bootstrap": -1}, "bootstrap: -1 is not valid"),
         ({"fa_budget": 0.0}, "fa_budget: 0.0 is not valid"),

@@ -37,7 +37,7 @@ def own_folder(tmp_path, monkeypatch):
         ({"mean": [0.5]}, r"dataset\.mean, dataset\.std: .* one value or one per channel"),
         ({"mean": [], "std": []}, r"dataset\.mean, dataset\.std"),
         ({"std": [0.2, 0.0, 0.2]}, "std above 0"),
-        ({"group": "(a"}, r"dataset\.group: '\(a' is no regular expression"),
+        ({"group": "(a"}, r"dataset\.group: '\(a' is not a regular expression"),
         ({"copy_paste": 1.5}, r"dataset\.copy_paste: 1\.5 is not valid, must be in \[0, 1\]"),
         ({"imagesize": 64}, r"dataset\.imagesize: no such key\. Nearest: image_size"),
         ({"members": ["nudt", "synthetic"]}, "synthetic cannot be part of a union"),

@@ -115,7 +115,7 @@ def test_any_mask_comes_back_from_its_run_lengths(tmp_path):
     ("counts", "reason"),
     [
         ("abc", "last run length is cut off"),
-        ("é", "no character of run lengths"),
+        ("é", "not a character of run lengths"),
         ("j03500000", r"\d+ pixels for 10x8"),
         ([7, 1, 2], "10 pixels for 10x8"),
         ([90, -10], "80 pixels for 10x8"),

@@ -17,7 +17,7 @@ def test_unreadable_files_and_masks_of_another_size_are_named(folder):
     with pytest.raises(InputError, match=r"im_1\.png is 7x5, its image im_1\.png 40x48"):
         FolderSource(find_split(folder).train)
     (folder / "images" / "im_0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"im_0\.png is no image that can be read"):
+    with pytest.raises(InputError, match=r"im_0\.png is not a readable image"):
         FolderSource(find_split(folder).train)
 
 

@@ -304,7 +304,7 @@ CUSTOM = ["--dataset", "custom", "--data_path", "{folder}", "--image_size", "32"
         (["precision=fp8"], 2, "precision: fp8 is not valid"),
         (["optimizer.name=adann", *TINY_OVERRIDES, *TINY_SET], 2, "optimizer: adann"),
         (["--device", "cuda:77"], 1, "device: cuda:77 is not there"),
-        (["--device", "cup"], 1, "no device"),
+        (["--device", "cup"], 1, "is not a device"),
         (["--dataset", "SIRST", "--data_path", "{tmp}/absent"], 1, "no folder {tmp}/absent"),
         (["--dataset", "SIRST", "--data_path", "{tmp}/empty"], 1, "no folder named SIRST"),
         (["--resume", "{tmp}/absent"], 1, "resume: no file"),
@@ -331,8 +331,11 @@ def _shrink_mask(folder: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "masks" / "im_1.png").unlink(), "have no mask"),
-        (lambda folder: (folder / "images" / "im_1.png").write_bytes(b"broken"), "im_1.png is no image"),
-        (lambda folder: (folder / "masks" / "im_1.png").write_bytes(b""), "im_1.png is no image"),
+        (
+            lambda folder: (folder / "images" / "im_1.png").write_bytes(b"broken"),
+            "im_1.png is not a readable image",
+        ),
+        (lambda folder: (folder / "masks" / "im_1.png").write_bytes(b""), "im_1.png is not a readable image"),
         (lambda folder: (folder / "train.txt").write_text(""), "is empty"),
         (lambda folder: (folder / "train.txt").write_text("im_0\nim_9"), "first im_9"),
         (_shrink_mask, "is 7x5, its image im_1.png 40x48"),

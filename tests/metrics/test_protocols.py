@@ -291,7 +291,7 @@ def test_a_users_own_protocol_is_named_by_where_it_stands(cases, tmp_path):
     metric.update(range(40), [{"96": prob} for prob in cases[0]], list(cases[1]))
     assert scores(metric.counts(), mine).niou == pytest.approx(EXPECTED["sam_spl"]["niou_empty_zero"])
     for names in ([f"{file}:MINE", f"{file}:OTHER"], [f"{file}:NATIVE"]):
-        with pytest.raises(ConfigError, match=r"called '\w+', as another protocol is"):
+        with pytest.raises(ConfigError, match=r"has the name '\w+' of another protocol"):
             protocols_named(names)
     with pytest.raises(ConfigError, match="TEXT is not valid, give a sam_spl"):
         protocols_named([f"{file}:TEXT"])

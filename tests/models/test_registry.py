@@ -130,7 +130,7 @@ def test_a_reference_names_a_network_of_ones_own(own):
         ("Mine", {"widht": 3}, r"model\.widht: .* Nearest: width"),
         ("Mine", {}, r"missing a required argument: 'width'. Give it as model\.NAME=VALUE\."),
         ("Blind", {}, "has no in_channels. Set it"),
-        ("thing", {}, "thing is no network. Give a class"),
+        ("thing", {}, "thing is not a network. Give a class"),
         ("Mein", {}, "Nearest: Mine"),
     ],
 )

@@ -157,14 +157,14 @@ def test_images_of_one_bit_and_sixteen_are_as_their_files_read(tmp_path):
         (GREY.astype(np.uint32), "uint32"),
         (GREY > 127, "values of type bool have no known scale"),
         (GREY.astype(complex), "complex128"),
-        (GREY[0], r"shape \(56,\) is no image"),
-        (GREY[None], r"shape \(1, 40, 56\) is no image"),
+        (GREY[0], r"shape \(56,\) is not an image"),
+        (GREY[None], r"shape \(1, 40, 56\) is not an image"),
         (np.zeros((8, 8, 2), np.uint8), r"shape \(8, 8, 2\)"),
         (np.zeros((0, 8), np.uint8), r"shape \(0, 8\)"),
-        (None, r"shape \(\) is no image"),
+        (None, r"shape \(\) is not an image"),
         (PIL.Image.fromarray(GREY.astype(np.int32) - 1), "mode I with values from -1 to 254"),
         ("nowhere.png", "cannot read nowhere.png"),
-        (Path(__file__), "is no image that can be read"),
+        (Path(__file__), "is not a readable image"),
     ],
 )
 def test_what_is_no_image_is_refused_in_one_line(predict, image, message):

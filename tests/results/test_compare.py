@@ -77,7 +77,7 @@ def test_the_paired_test_measures_the_difference_of_the_table(name):
         title: scale * (a[key] - b[key]) for title, (key, scale) in scales.items() if a[key] is not None
     }
     assert lines == pytest.approx(expected, abs=0.006)
-    assert text.endswith("this speaks of these two weights only, not of training again.")
+    assert text.endswith("this is about these two weights only, not about training again.")
 
 
 def test_results_say_the_size_and_the_content_of_masks():
@@ -209,32 +209,36 @@ _GONE = object()
         ("images", {}, "images is not a list"),
         ("images.0", 3, r"images\[0\].name is missing or not text"),
         ("images.0.name", _GONE, r"images\[0\].name is missing or not text"),
-        ("images.2.detected", _GONE, r"images\[2\].detected is no count"),
-        ("images.2.detected", -1, r"images\[2\].detected is no count"),
+        ("images.2.detected", _GONE, r"images\[2\].detected is not a whole number"),
+        ("images.2.detected", -1, r"images\[2\].detected is not a whole number"),
         ("images.2.detected", 50, r"images\[2\].detected is 50, targets \d+"),
-        ("images.2.labelled", "9", r"images\[2\].labelled is no count"),
+        ("images.2.labelled", "9", r"images\[2\].labelled is not a whole number"),
         ("images.2.predicted", 1e9, r"images\[2\].predicted is 1000000000.0, pixels 1024"),
         ("images.2.intersection", 1000, r"images\[2\].intersection is 1000, union \d+"),
-        ("images.2.false_alarms", 0.5, r"images\[2\].false_alarms is no count"),
-        ("images.2.pixels", float("inf"), r"images\[2\].pixels is no count"),
-        ("images.2.iou", 2.5, r"images\[2\].iou is no number from 0 to 1"),
-        ("images.2.iou", float("nan"), r"images\[2\].iou is no number from 0 to 1"),
-        ("images.2.iou", "abc", r"images\[2\].iou is no number from 0 to 1"),
-        ("images.2.iou", _GONE, r"images\[2\].iou is no number from 0 to 1"),
+        ("images.2.false_alarms", 0.5, r"images\[2\].false_alarms is not a whole number"),
+        ("images.2.pixels", float("inf"), r"images\[2\].pixels is not a whole number"),
+        ("images.2.iou", 2.5, r"images\[2\].iou is not a number from 0 to 1"),
+        ("images.2.iou", float("nan"), r"images\[2\].iou is not a number from 0 to 1"),
+        ("images.2.iou", "abc", r"images\[2\].iou is not a number from 0 to 1"),
+        ("images.2.iou", _GONE, r"images\[2\].iou is not a number from 0 to 1"),
         ("images.2.iou", 0.125, r"images\[2\].iou is 0.125, intersection / union 0."),
         ("images.2.iou", None, r"images add up to another niou than scores"),
         ("images.2.pixels", 1025, r"images add up to another fa than scores"),
         ("images.2.name", "im_1", r"images\[2\].name: im_1 is there twice"),
         ("images.2.group", ["g"], r"images\[2\].group is not text"),
         ("images.8", _GONE, r"images add up to another iou than scores"),
-        ("protocols.mshnet.images.2.detected", -1, r"protocols.mshnet.images\[2\].detected is no count"),
+        (
+            "protocols.mshnet.images.2.detected",
+            -1,
+            r"protocols.mshnet.images\[2\].detected is not a whole number",
+        ),
         ("protocols.mshnet.images", "x", "protocols.mshnet.images is not a list"),
         ("protocols", {}, "protocol names 'native', which is not in protocols"),
         ("protocols", [], "protocols is not a table"),
         ("protocols.native", None, "protocols.native.scores is missing"),
         ("protocols.native.scores", _GONE, "protocols.native.scores is missing"),
         ("protocols.native.scores.iou", _GONE, "protocols.native.scores.iou is missing"),
-        ("protocols.native.scores.iou", "0.5", "protocols.native.scores.iou is no number"),
+        ("protocols.native.scores.iou", "0.5", "protocols.native.scores.iou is not a number"),
         ("protocols.native.scores.iou", 0.5, "images add up to another iou than scores"),
         ("protocols.native.scores.detected", 0, "images add up to another detected than scores"),
         ("protocols.native.empty", 1, "protocols.native.empty is not text"),

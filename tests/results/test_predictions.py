@@ -81,7 +81,7 @@ def test_of_colours_the_largest_counts_and_booleans_are_0_and_1(tmp_path):
         (np.array([[0.5, np.nan]]), r"holds 1 value(s) that are not finite. Predict it again."),
         (
             np.array([[0.5, 1.5]]),
-            "holds values from 0.5 to 1.5, but probabilities are in [0, 1]. Divide them, or say",
+            "holds values from 0.5 to 1.5, but probabilities are in [0, 1]. Divide them, or use",
         ),
         (
             np.zeros((2, 3, 4)),

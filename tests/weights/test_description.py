@@ -107,11 +107,11 @@ def _no_json(path):
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("w.safetensors", _no_json, "no JSON"),
+        ("w.safetensors", _no_json, "not JSON"),
         (
             "w.pt",
             lambda path: torch.save({"format": FORMAT, "model": {"a": torch.zeros(1)}}, path),
-            "lacks its descrip",
+            "has no description",
         ),
         ("w.pt", lambda path: torch.save({"format": FORMAT, "description": {}}, path), "holds no weights"),
         (
@@ -120,11 +120,11 @@ def _no_json(path):
             "holds no weights",
         ),
         ("w.pt", lambda path: torch.save({"model": {1: torch.zeros(1)}}, path), "holds no weights"),
-        ("w.pt", lambda path: torch.save({"a": torch.zeros(1)}, path), "does not say which network it is of"),
+        ("w.pt", lambda path: torch.save({"a": torch.zeros(1)}, path), "does not state its network"),
         (
             "w.pt",
             lambda path: torch.save({"encoder.trunk.blocks.x.y": torch.zeros(1)}, path),
-            "does not say which",
+            "does not state its network",
         ),
     ],
 )

@@ -62,15 +62,15 @@ def _another(folder, content):
             r"last\.pt: its frozen weights are in .*trunk\.safetensors, which is not there\. Keep both",
         ),
         (_another, r"last\.pt: its frozen weights were another trunk\.safetensors \(SHA-256"),
-        (lambda folder, content: content.update(frozen=3), "its frozen is malformed"),
+        (lambda folder, content: content.update(frozen=3), "its key frozen is malformed"),
         (
             lambda folder, content: content.update(frozen={"file": "trunk.safetensors"}),
-            "its frozen is malformed",
+            "its key frozen is malformed",
         ),
         *(
             (
                 lambda folder, content, name=name: content["frozen"].update(file=name),
-                "its frozen is malformed",
+                "its key frozen is malformed",
             )
             for name in ("../trunk.safetensors", "/etc/passwd", "..", "", "trunk.pt", None)
         ),

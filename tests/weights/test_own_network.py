@@ -104,7 +104,7 @@ def test_the_network_that_is_named_is_built_with_the_files_arguments(own, by):
 def test_a_plain_state_dict_needs_the_network_alone(own):
     model, _ = _saved(own)
     torch.save(model.state_dict(), own / "plain.pt")
-    with pytest.raises(InputError, match="does not say which network"):
+    with pytest.raises(InputError, match="does not state its network"):
         load_model(own / "plain.pt")
     _, description = load_model(own / "plain.pt", network=type(model))
     assert description["arguments"] == {}
