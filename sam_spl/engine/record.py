@@ -256,7 +256,7 @@ def resumed_config(
     ]
     if unnamed:
         raise ConfigError(
-            f"resume: {saved.path} names code of your own, and a file may not import any. Name it again: "
+            f"resume: {saved.path} names code of your own, and a file may not import code. Name it again: "
             f"{' '.join(unnamed)}"
         )
     values = recorded(saved.config)
