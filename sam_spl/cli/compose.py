@@ -8,11 +8,12 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sam_spl.cli.grammar import Word, convert, kinds, parse, split
-from sam_spl.config import config_folder, config_folders, explain, group_files
+from sam_spl.cli.grammar import Word, convert, kinds, own_folders, parse, split
+from sam_spl.config import add_config_folder, config_folder, config_folders, explain, group_files
 from sam_spl.data.known import dataset_named
 from sam_spl.engine import auto
 from sam_spl.engine.config import TestConfig, TrainConfig
@@ -64,7 +65,10 @@ def compose(command: str, *words: str) -> TrainConfig | TestConfig:
     make = {"train": train_config, "test": test_config}
     if command not in make:
         raise ConfigError(f"compose: {command!r} is neither train nor test.")
-    return make[command](parse(words, named(command)).words)
+    folders, rest = own_folders(words)
+    for folder in folders:
+        add_config_folder(folder)
+    return make[command](parse(rest, named(command)).words)
 
 
 def _composed(name: str, cls: type[Any], chosen: Mapping[str, str], words: Sequence[Word]) -> Any:
@@ -114,9 +118,15 @@ def _files(name: str, groups: Mapping[str, str]) -> DictConfig:
         overrides.append(f"{group}={choice}")
     own = [f"file://{folder}" for folder in config_folders()[:-1]]
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
-        path = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
-        config = hydra.compose(name, overrides=[*overrides, *path], return_hydra_config=True)
+    path = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
+    try:
+        with hydra.initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+            config = hydra.compose(name, overrides=[*overrides, *path], return_hydra_config=True)
+    except HydraException as error:  # a file of one's own
+        text = " ".join(f"{error} {error.__cause__ or ''}".split())
+        raise ConfigError(
+            f"{' '.join(overrides)}: the YAML files do not go together: {text[:300]}"
+        ) from error
     values = OmegaConf.create({key: config._get_node(key) for key in config if key != "hydra"})
     recipe = config.hydra.runtime.choices.get("recipe")
     merged = OmegaConf.merge(values, {"recipe": recipe} if recipe not in (None, "auto") else {})
@@ -131,10 +141,12 @@ def _put(config: DictConfig, words: Sequence[Word], known: Mapping[str, Any]) ->
     if any(word.key == "loss.name" for word in words):
         config.loss.arguments = {}
     for word in words:
+        if word.key.startswith("model.arguments."):  # said, be it null
+            config.model.suggested.pop(word.key.removeprefix("model.arguments."), None)
         if word.key in TRAIN_GROUPS and not (word.key == "model" and known.get("model") is not ModelConfig):
             continue
         value = convert(word, known.get(word.key, Any))
-        OmegaConf.update(config, word.key, value, merge=True, force_add=True)
+        OmegaConf.update(config, word.key, value, merge=word.key != "model.suggested", force_add=True)
 
 
 def _text(word: Word) -> str:

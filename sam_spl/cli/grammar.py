@@ -186,6 +186,10 @@ def _key(name: str, known: dict[str, Any], command: Command) -> str | None:
     bare = (name[2:] if name.startswith("--") else name.lstrip("+")).replace("@_global_", "")
     if bare in known or bare in command.groups:
         return bare
+    parts = bare.split(".")
+    if any(get_origin(known.get(".".join(parts[:k]))) is dict for k in range(1, len(parts))):
+        return bare  # your own keys may follow
+    flags = [f"--{key}" for key in known] if name.startswith("-") else list(known)
     for group in ("model", "loss"):  # model.block is short for model.arguments.block
         if bare.startswith(f"{group}.") and f"{group}.arguments" in known:
             return (
@@ -193,10 +197,6 @@ def _key(name: str, known: dict[str, Any], command: Command) -> str | None:
                 if bare.startswith(f"{group}.arguments.")
                 else f"{group}.arguments.{bare[len(group) + 1 :]}"
             )
-    parts = bare.split(".")
-    if any(get_origin(known.get(".".join(parts[:k]))) is dict for k in range(1, len(parts))):
-        return bare  # your own keys may follow
-    flags = [f"--{key}" for key in known] if name.startswith("-") else list(known)
     more, what = (command.aliases, "flag") if name.startswith("-") else (command.groups, "key")
     raise ConfigError(f"{name}: unknown {what}. Nearest: {nearest(name, [*flags, *more])}. --help lists all.")
 

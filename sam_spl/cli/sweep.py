@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sam_spl.cli.compose import TRAIN_GROUPS
 from sam_spl.cli.grammar import Word, split
-from sam_spl.errors import ConfigError
+from sam_spl.engine.config import RuntimeConfig
+from sam_spl.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from sam_spl.results.folder import Result
+    from sam_spl.runtime import World
 
 
 @dataclass(frozen=True)
@@ -75,3 +82,38 @@ def _label(word: Word) -> str:
     value = re.sub(r"[^\w.+-]+", "_", "_".join(parts[-2:] if is_file else parts[-1:]))
     by_value = word.key in TRAIN_GROUPS or word.key == "weights"
     return value if by_value else f"{word.key.rpartition('.')[2]}={value}"
+
+
+def one_after_the_other(
+    configs: Mapping[str, RuntimeConfig], one: Callable[[str, World], Sequence[Result | None]]
+) -> None:
+    """Run all; what fails does not keep the rest from running. Several results end in one table.
+
+    Of several processes one may fail alone, and the others would wait for it: then a failure ends them all.
+
+    Raises:
+        ConfigError: they do not run on the same devices.
+    """
+    from sam_spl.results.compare import table
+    from sam_spl.runtime import distributed
+
+    results, failed = list["Result"](), dict[str, UserError]()
+    first = next(iter(configs.values()))
+    if any((config.device, config.use_ddp) != (first.device, first.use_ddp) for config in configs.values()):
+        raise ConfigError("device, use_ddp: jobs of one command share their devices. Start them one by one.")
+    with distributed(first.device, use_ddp=first.use_ddp) as world:
+        for count, name in enumerate(configs, 1):
+            if len(configs) > 1 and world.main:
+                print(f"\n[{count}/{len(configs)}] {name}", flush=True)
+            try:
+                results += [result for result in one(name, world) if result is not None]
+            except UserError as error:
+                if len(configs) == 1 or world.size > 1:
+                    raise
+                failed[name] = error
+                print(f"error: {error}", file=sys.stderr)
+        if len(results) > 1 and world.main:
+            print(f"\n{table([result.report for result in results])}")
+    if failed:
+        worst = next(iter(failed.values())).__class__
+        raise worst(f"{len(failed)} of {len(configs)} failed: {', '.join(failed)}")

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 from sam_spl.cli.command import Command
 from sam_spl.cli.compose import test_config
 from sam_spl.cli.grammar import Line
-from sam_spl.cli.several import one_after_the_other, same_devices
-from sam_spl.cli.sweep import jobs
+from sam_spl.cli.sweep import jobs, one_after_the_other
 from sam_spl.cli.train import COMMAND as TRAIN
 from sam_spl.config import plain
 from sam_spl.data.config import check_folders
@@ -31,11 +30,8 @@ def test(line: Line) -> None:
     check_folders(config.dataset for config in configs.values())
 
     from sam_spl.engine import testing
-    from sam_spl.runtime import distributed
 
-    first = same_devices(configs)
-    with distributed(first.device, use_ddp=first.use_ddp) as world:
-        one_after_the_other(list(configs), lambda name: [testing.test(configs[name], world=world)], world)
+    one_after_the_other(configs, lambda name, world: [testing.test(configs[name], world=world)])
 
 
 COMMAND = Command(

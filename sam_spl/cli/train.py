@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 from sam_spl.cli.command import Command
 from sam_spl.cli.compose import TRAIN_GROUPS, train_config
 from sam_spl.cli.grammar import Line
-from sam_spl.cli.several import one_after_the_other, same_devices
-from sam_spl.cli.sweep import jobs
+from sam_spl.cli.sweep import jobs, one_after_the_other
 from sam_spl.config import group_files, plain
 from sam_spl.data.config import check_folders
 from sam_spl.data.known import dataset_named
@@ -37,13 +36,12 @@ def train(line: Line) -> None:
             dataset_named(name if name != "same" else "synthetic")
 
     from sam_spl.engine import training
-    from sam_spl.runtime import distributed, world_size
+    from sam_spl.runtime import world_size
 
     given = {job.name: {word.key for word in job.words} for job in todo}
     runs = {name: training.resolve(one, given[name], world_size()) for name, one in configs.items()}
-    first = same_devices({name: config for name, (config, _) in runs.items()})
-    with distributed(first.device, use_ddp=first.use_ddp) as world:
-        one_after_the_other(list(runs), lambda name: training.run(*runs[name], world).results, world)
+    settled = {name: config for name, (config, _) in runs.items()}
+    one_after_the_other(settled, lambda name, world: training.run(*runs[name], world).results)
 
 
 def _device(text: str) -> str:

@@ -214,8 +214,8 @@ def read_saved(resume: str | Path) -> Saved:
         config = read(TrainConfig, state["config"])
     except ConfigError as error:
         raise InputError(
-            f"resume: the configuration in {path} does not fit this version ({error}). Start a new run from "
-            f"its weights: --weights {path}"
+            f"resume: the configuration in {path} does not fit ({error}). Does it use YAML files of your own? Add "
+            f"--config_dir DIR. If another version saved it, start a new run from its weights: --weights {path}"
         ) from error
     frozen = read_frozen(state, path)
     state["model"] = {**state["model"], **frozen}
@@ -252,7 +252,8 @@ def resumed_config(
     unnamed = [
         f"{key.removesuffix('.name')}={before[key]}"
         for key in _REFERENCES
-        if is_reference(str(before.get(key))) and not (key in said and now.get(key) == before[key])
+        if is_reference(str(before.get(key)))
+        and not (key in said and (now.get(key) == before[key] or key in MAY_CHANGE))
     ]
     if unnamed:
         raise ConfigError(
@@ -264,6 +265,11 @@ def resumed_config(
         _put(values, key, now[key])
     if "save_dir" not in changed:
         values["save_dir"] = str(saved.path.parent)  # where the run is now
+    done, epochs = saved.state["epoch"], values["trainer"]["epochs"]
+    if epochs < done:
+        raise ConfigError(
+            f"trainer.epochs: this run has {done} epochs already, not {epochs}. Give {done} or more."
+        )
     _check_product(saved, values["trainer"]["batch_size"], processes)
     return read(TrainConfig, values)
 

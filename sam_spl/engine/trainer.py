@@ -97,7 +97,7 @@ class Trainer:
             InputError: loss, gradients or weights are not finite; what is saved is from before.
         """
         epochs, every = self.config.trainer.epochs, self.config.trainer.save_every
-        if self.epoch == 0 and self.world.main:
+        if self.world.main and not self.folder.last.exists():
             self.save()  # an interruption of the very first epoch can be resumed as well
         while self.epoch < epochs:
             row = self.train_epoch()

@@ -237,6 +237,9 @@ def _test_command(config: TrainConfig, folder: Path) -> str:
         names = ",".join(member.name for member in dataset.members)
         words += ["--dataset", f"[{names}]" if names else dataset.name, "--data_path", str(dataset.data_path)]
         words += ["--lists", dataset.lists] if dataset.lists else []
+    else:
+        scenes = ", ".join(f"{key}: {value}" for key, value in dataset.synthetic.items())
+        words += [f"dataset.image_size={dataset.image_size}", f"dataset.synthetic={{{scenes}}}"]
     return shlex.join(words)
 
 

@@ -116,7 +116,7 @@ def _one(key: str, about: Sequence[dict[str, Any]]) -> bool:
 
 def _differs(key: str, about: Sequence[dict[str, Any]]) -> bool:
     """Whether rows differ in a column; in the rule for empty images, whether rows of one protocol do."""
-    if key == "empty images":
+    if key == "correctly empty image":
         return len({(row["protocol"], row[key]) for row in about}) > len({row["protocol"] for row in about})
     return not _one(key, about)
 

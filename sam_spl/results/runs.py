@@ -44,7 +44,7 @@ def described(report: Report, protocol: str) -> dict[str, Any]:
         "input": report.get("image_size") or "own size",
         "precision": report.get("precision", "-"),
         "protocol": protocol,
-        "empty images": report["protocols"][protocol].get("empty", "-").removeprefix(EMPTY_IMAGE),
+        "correctly empty image": report["protocols"][protocol].get("empty", "-").removeprefix(EMPTY_IMAGE),
     }
 
 

@@ -103,7 +103,10 @@ def load_model(
         arguments = _complete(weights, cls, description["arguments"], given)
         model = build_model(name if network is None else network, **arguments)
     except ConfigError as error:
-        raise InputError(f"{weights.path}: its description does not fit this version: {error}") from error
+        raise InputError(
+            f"{weights.path}: its description does not fit this version ({error}). Is its "
+            "network in YAML files of your own? Add --config_dir DIR."
+        ) from error
     _check_channels(weights.path, description, channels_of(model))
     load_strict(model, weights.state, weights.path)
     description["arguments"] = built_from(model)["arguments"]

@@ -247,3 +247,29 @@ def test_help_and_mistyped_flags_need_no_torch(command):
     for words in ([], ["train", "--help"], ["test", "--help"], ["score", "--help"], ["train", "--config"]):
         done = command(sys.executable, "-c", code, *words)
         assert done.returncode == 0, (words, done.stderr)
+
+
+def test_what_is_said_wins_over_what_a_recipe_suggests():
+    suggested = config_of("train", ["recipe=scratch"]).model.suggested
+    assert suggested == {"head_bias": -4.0}
+    assert config_of("train", ["recipe=scratch", "model.head_bias=null"]).model.suggested == {}
+    assert config_of("train", ["recipe=scratch", "model.suggested={}"]).model.suggested == {}
+    assert (
+        config_of("train", ["recipe=scratch", "model.suggested.head_bias=-2"]).model.suggested["head_bias"]
+        == -2
+    )
+
+
+def test_yaml_files_of_ones_own_that_do_not_compose_are_told_of_in_one_line(tmp_path):
+    import sam_spl.config
+
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "odd.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /losses: bce\n"
+    )
+    sam_spl.config.add_config_folder(tmp_path)
+    try:
+        with pytest.raises(ConfigError, match="recipe=odd: the YAML files do not go together"):
+            config_of("train", ["recipe=odd"])
+    finally:
+        sam_spl.config._own_folders.clear()

@@ -397,3 +397,15 @@ def test_reading_refuses_what_is_no_run(tmp_path, done):
     (tmp_path / "last.pt").write_bytes((done / "last.pt").read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged"):
         read_saved(tmp_path)
+
+
+def test_a_finished_run_taken_to_another_folder_can_go_on_there(copy, tmp_path):
+    train(["--resume", copy, f"save_dir={tmp_path / 'new'}"])
+    assert state(tmp_path / "new")["epoch"] == 2
+    train(["--resume", tmp_path / "new", "trainer.epochs=3"])
+    assert [row["epoch"] for row in rows(tmp_path / "new")] == [1, 2, 3]
+
+
+def test_fewer_epochs_than_are_done_are_refused(copy, capsys):
+    code, error = failure(["--resume", copy, "trainer.epochs=1"], capsys)
+    assert (code, "this run has 2 epochs already, not 1" in error) == (2, True)

@@ -324,7 +324,7 @@ def test_a_run_given_twice_counts_once():
         (lambda report: report["dataset"].update(lists="idx_427"), "lists", ("50_50", "idx_427")),
         (
             lambda report: report["protocols"]["native"].update(empty="nIoU not reported"),
-            "empty images",
+            "correctly empty image",
             ("has nIoU 1", "nIoU not reported"),
         ),
     ],
