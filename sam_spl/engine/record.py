@@ -214,8 +214,9 @@ def read_saved(resume: str | Path) -> Saved:
         config = read(TrainConfig, state["config"])
     except ConfigError as error:
         raise InputError(
-            f"resume: the configuration in {path} does not fit ({error}). Does it use YAML files of your own? Add "
-            f"--config_dir DIR. If another version saved it, start a new run from its weights: --weights {path}"
+            f"resume: the configuration in {path} does not fit ({error}). Does it use YAML files of your "
+            "own? Add --config_dir DIR. If another version saved it, start a new run from its weights: "
+            f"--weights {path}"
         ) from error
     frozen = read_frozen(state, path)
     state["model"] = {**state["model"], **frozen}
