@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import util
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+import sam_spl.config
 from sam_spl.cli.compose import test_config, train_config
 from sam_spl.cli.grammar import parse
 from sam_spl.cli.main import command as command_named
@@ -143,6 +144,13 @@ def results_in(folder: Path) -> dict[str, Any]:
     """The one result file below a folder."""
     (file,) = folder.rglob("results.json")
     return json.loads(file.read_text())
+
+
+@pytest.fixture(autouse=True)
+def no_own_folders() -> Iterator[None]:
+    """``--config_dir`` of one test is not there in the next."""
+    yield
+    sam_spl.config._own_folders.clear()
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -170,7 +170,7 @@ def test_skipped_images_are_counted_in_log_and_results(tmp_path, capsys):
 def test_chips_of_the_test_images_are_used_by_name_only_and_said(sets, tmp_path, capsys):
     words = ["dataset=sirst", "copy_paste.probability=0.5", "copy_paste.source=all", "test_on=[same]", *SPL]
     train([*words, "--data_path", str(sets), "--save_dir", str(tmp_path / "run")])
-    assert "copy-paste cuts chips out of the TEST images" in (tmp_path / "run" / "train.log").read_text()
+    assert "copy-paste cuts chips out of TEST images" in (tmp_path / "run" / "train.log").read_text()
     assert "copy-paste saw targets of the test images" in capsys.readouterr().out
     assert _results(tmp_path)[0]["weights"]["trained_on"]["chips_from"] == "train, val and test images"
 
