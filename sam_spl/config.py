@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import fields, is_dataclass
+from pathlib import Path, PurePath
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sam_spl.errors import ConfigError, nearest
@@ -104,7 +105,64 @@ def read(cls: type[T], values: Mapping[str, Any], at: str = "") -> T:
 
 def plain(settings: Any) -> dict[str, Any]:
     """The plain values of a dataclass of settings: what :func:`read` makes it from again."""
-    return asdict(settings)
+    return {one.name: _plain(getattr(settings, one.name)) for one in fields(settings)}
+
+
+def check_types(settings: Any, at: str = "") -> None:
+    """Check the fields of settings that were made in Python; numbers of NumPy and paths become plain values.
+
+    Args:
+        settings: an instance of a dataclass, from its ``__post_init__``.
+        at: key of the whole, for messages.
+
+    Raises:
+        ConfigError: a value is of another type than its field.
+    """
+    hints = get_type_hints(type(settings))
+    for one in fields(settings):
+        value, kind = getattr(settings, one.name), hints[one.name]
+        allowed = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+        if not is_dataclass(value) and value != MISSING:
+            value = _plain(value)
+            setattr(settings, one.name, float(value) if float in allowed and type(value) is int else value)
+            value = getattr(settings, one.name)
+        if value != MISSING and not any(_is(value, each) for each in allowed):
+            names = " or ".join("null" if each is NoneType else _named(each) for each in allowed)
+            raise ConfigError(f"{at}.{one.name}".lstrip(".") + f": {value!r} is not {names}.")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    kind = get_origin(kind) or kind
+    return kind is Any or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool)))
+
+
+def _named(kind: Any) -> str:
+    if isinstance(kind, type) and is_dataclass(kind):
+        return f"a {kind.__name__}"
+    return _KINDS.get(get_origin(kind) or kind, str(kind))
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON and YAML have it: tables, lists, text, numbers."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.item() if hasattr(value, "item") and not isinstance(value, str | bytes) else value
 
 
 def explain(error: OmegaConfBaseException, cls: type[Any], at: str = "") -> str:
@@ -124,9 +182,6 @@ def explain(error: OmegaConfBaseException, cls: type[Any], at: str = "") -> str:
 
 def keys_of(cls: type[Any], prefix: str = "") -> list[str]:
     """Every key of a dataclass of settings, ``a.b`` for those inside others."""
-    from dataclasses import fields, is_dataclass
-    from typing import get_type_hints
-
     hints = get_type_hints(cls)
     keys = []
     for field in fields(cls):

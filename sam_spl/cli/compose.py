@@ -115,7 +115,7 @@ def _files(name: str, groups: Mapping[str, str]) -> DictConfig:
         files = group_files(group)
         if choice not in files and not (group == "experiment" and choice == "null"):
             raise ConfigError(f"{group}: {choice!r} is unknown. Nearest: {nearest(choice, files)}")
-        overrides.append(f"{group}={choice}")
+        overrides += [f"{group}={choice}"] if choice != "null" else []
     own = [f"file://{folder}" for folder in config_folders()[:-1]]
     GlobalHydra.instance().clear()
     path = [f"hydra.searchpath=[{','.join(own)}]"] if own else []

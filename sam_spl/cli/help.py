@@ -16,6 +16,7 @@ from sam_spl.cli.command import Command
 from sam_spl.config import group_files
 
 _WIDTH = 110
+_FILES = ", with defaults in brackets; recipes and data sets have others, and --config prints all"
 
 
 def help_text(command: Command) -> str:
@@ -23,7 +24,7 @@ def help_text(command: Command) -> str:
     words = "".join(f" {key.upper()}" for key in command.positional)
     usage = f"usage: sam-spl {command.name}{words} [--key value | key=value ...]"
     about = (inspect.getdoc(command.config) or "").split("\n\n")[0]
-    parts = [usage, about, "Keys:\n" + _keys(command.config)]
+    parts = [usage, about, f"Keys{_FILES if command.groups else ''}:\n" + _keys(command.config)]
     aliases = {flag: key or "accepted; torchrun sets it" for flag, key in command.aliases.items()}
     if command.groups:
         aliases["-m"] = "one run for each combination of what is given as key=a,b"

@@ -48,7 +48,7 @@ COMMAND = Command(
         "--local_rank": None,
         "--local-rank": None,
     },
-    translate={key: TRAIN.translate[key] for key in ("--gpu", "dataset")},
+    translate={key: TRAIN.translate[key] for key in ("device", "dataset")},
     examples=(
         "python testing.py --dataset NUDT-SIRST --image_size 256 --weights ./checkpoints/NUDT-SIRST.pt "
         "--device cuda:0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
@@ -19,14 +20,20 @@ from sam_spl.engine.config import TrainConfig
 from sam_spl.errors import ConfigError
 from sam_spl.errors import plain as plain_name
 
+if TYPE_CHECKING:
+    from sam_spl.results.folder import Result
+    from sam_spl.runtime import World
+
 
 def train(line: Line) -> None:
     """One run, or with ``-m`` one after the other, and the tests that ``test_on`` asks for."""
     todo = jobs(line.words, multirun="multirun" in line.options)
     configs = {job.name: train_config(job.words) for job in todo}
     if len(todo) > 1:
-        parent = next((str(word.text) for word in line.words if word.key == "save_dir"), "./checkpoints")
-        configs = {name: replace(one, save_dir=str(Path(parent) / name)) for name, one in configs.items()}
+        named = any(word.key == "save_dir" for word in line.words)
+        for name, config in configs.items():
+            parent = config.save_dir if named and config.save_dir else "./checkpoints"
+            configs[name] = replace(config, save_dir=str(Path(parent) / name))
     if "config" in line.options:
         print("---\n".join(OmegaConf.to_yaml(OmegaConf.create(plain(one))) for one in configs.values()))
         return
@@ -39,9 +46,13 @@ def train(line: Line) -> None:
     from sam_spl.runtime import world_size
 
     given = {job.name: {word.key for word in job.words} for job in todo}
-    runs = {name: training.resolve(one, given[name], world_size()) for name, one in configs.items()}
-    settled = {name: config for name, (config, _) in runs.items()}
-    one_after_the_other(settled, lambda name, world: training.run(*runs[name], world).results)
+    # Each is read again when its turn comes: the states of many runs would fill the memory.
+    settled = {name: training.resolve(of, given[name], world_size())[0] for name, of in configs.items()}
+
+    def one(name: str, world: World) -> list[Result]:
+        return training.train(configs[name], given=given[name], world=world).results
+
+    one_after_the_other(settled, one)
 
 
 def _device(text: str) -> str:
@@ -95,7 +106,7 @@ COMMAND = Command(
         "--local_rank": None,
         "--local-rank": None,
     },
-    translate={"--gpu": _device, "dataset": _dataset, "--loss_func": _loss, "--config_path": _model},
+    translate={"device": _device, "dataset": _dataset, "loss": _loss, "--config_path": _model},
     alone={"resume": "auto"},
     examples=(
         "python training.py --batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST "

@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sam_spl.config import require, require_choice
+from sam_spl.config import check_types, require, require_choice
 from sam_spl.data.config import CopyPasteConfig, DatasetConfig
+from sam_spl.errors import ConfigError
 from sam_spl.models.registry import ModelConfig
 
 
@@ -25,6 +26,7 @@ class RuntimeConfig:
     seed: int = 2727
 
     def __post_init__(self) -> None:
+        check_types(self)
         require_choice(self.precision, "precision", ("auto", "fp32", "bf16", "fp16"))
         require(
             self.num_workers is None or self.num_workers >= 0, "num_workers", self.num_workers, "must be >= 0"
@@ -38,6 +40,9 @@ class LossConfig:
 
     name: str = "segmentation"  # as registered, or module:Class of your own
     arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_types(self, "loss")
 
 
 @dataclass
@@ -57,7 +62,13 @@ class OptimizerConfig:
     per_step: bool = False  # the learning rate changes every step, not every epoch
 
     def __post_init__(self) -> None:
+        check_types(self, "optimizer")
         require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "must be above 0")
+        for key in ("weight_decay", "trunk_lr_scale", "gamma"):
+            value = getattr(self, key)
+            require(0 <= value < math.inf, f"optimizer.{key}", value, "must be a number from 0 up")
+        after = all(isinstance(one, int) and one > 0 for one in self.milestones)
+        require(after, "optimizer.milestones", self.milestones, "must be numbers of epochs above 0")
         require(0 <= self.eta_min <= self.lr, "optimizer.eta_min", self.eta_min, "must be in [0, lr]")
         require_choice(self.schedule, "optimizer.schedule", ("cosine", "multistep"))
         rule = "must be a number of epochs from 0 up"
@@ -80,6 +91,9 @@ class TrainerConfig:
     clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
 
     def __post_init__(self) -> None:
+        check_types(self, "trainer")
+        clip = self.clip_grad
+        require(0 <= clip < math.inf, "trainer.clip_grad", clip, "must be a norm, or 0 for no clipping")
         for key in ("epochs", "batch_size", "eval_every", "eval_batch_size", "save_every"):
             value = getattr(self, key)
             require(value is None or value > 0, f"trainer.{key}", value, "must be a positive number")
@@ -108,6 +122,10 @@ class TrainConfig(RuntimeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for key in ("model", "dataset"):
+            if getattr(self, key) == MISSING:
+                raise ConfigError(f"{key}: a value is required.")
+        require(self.save_dir is None or bool(self.save_dir.strip()), "save_dir", "''", "name a folder")
         size = self.dataset.image_size
         require(size is not None, "dataset.image_size", size, "training needs a size in pixels")
         if self.trainer.augment is None:
@@ -150,8 +168,12 @@ class TestConfig(RuntimeConfig):
         for key in ("image_size", "batch_size", "train_size"):
             value = getattr(self, key)
             require(value is None or value > 0, key, value, "must be a positive number")
+        for key in ("weights", "dataset"):
+            if getattr(self, key) == MISSING:
+                raise ConfigError(f"{key}: a value is required.")
         for key in ("bootstrap", "report", "figures", "overlays", "fa_budget"):
-            require(getattr(self, key) >= 0, key, getattr(self, key), "must be >= 0")
+            value = getattr(self, key)
+            require(0 <= value < math.inf, key, value, "must be a number from 0 up")
         require_choice(self.empty, "empty", (None, "one", "zero", "skip"))
         require_choice(self.save_predictions, "save_predictions", (None, "npy", "png", "mat"))
         require_choice(self.split, "split", ("auto", "test", "val", "train", "all"))

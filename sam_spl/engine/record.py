@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import atomic, lock, write_text
 from sam_spl.registry import is_reference
 from sam_spl.report.curves import draw_curves
+from sam_spl.weights.description import check_description
 from sam_spl.weights.formats import FORMAT, read_frozen, read_torch, save_weights, sha256
 
 #: What a resumed run may do otherwise than it was started.
@@ -56,9 +59,14 @@ _STATE = {
     "epoch": int,
     "history": list,
     "processes": int,
+    "ema": dict | NoneType,
     "ema_updates": int,
+    "best": float | NoneType,
+    "frozen": dict | NoneType,
     "rng": Tensor,
 }
+_WEIGHTS = ("last.pt", "best.pt", "best.safetensors")
+_ABSENT = object()
 _FROZEN = "frozen.safetensors"
 _DRAW_EVERY = 20.0  # seconds between two drawings of the curves
 
@@ -71,11 +79,13 @@ class Saved:
         path: the file.
         config: of the run.
         state: the rest, as given to :meth:`RunFolder.save_last`; ``model`` and ``ema`` are whole again.
+        written: when the file was written, in nanoseconds.
     """
 
     path: Path
     config: TrainConfig
     state: dict[str, Any]
+    written: int
 
 
 class RunFolder:
@@ -106,15 +116,17 @@ class RunFolder:
             ConfigError: it holds a run already.
             InputError: it cannot be written.
         """
-        if self.last.exists() and not overwrite:
+        if self._held() and not overwrite:
             raise ConfigError(
-                f"save_dir: {self.path} holds a run already. Go on with --resume {self.path}, choose another "
-                "--save_dir, or replace it with overwrite=true."
+                f"save_dir: {self.path} holds a run already ({', '.join(self._held())}). Continue it with "
+                f"--resume {self.path}, choose another --save_dir, or replace it with overwrite=true."
             )
-        write_text(self.path / "metrics.jsonl", "")
-        for name in ("last.pt", _FROZEN, "best.pt", "best.safetensors", "curves.png", "train.log"):
-            (self.path / name).unlink(missing_ok=True)
         self._write_config(config)
+        write_text(self.path / "metrics.jsonl", "")
+        for name in (*_WEIGHTS, _FROZEN, "curves.png", "train.log"):
+            (self.path / name).unlink(missing_ok=True)
+        for results in self.path.glob("test-*/results.json"):  # of the weights that are replaced
+            shutil.rmtree(results.parent)
         self._write_frozen(model)
 
     def resume(self, saved: Saved, config: TrainConfig, model: nn.Module) -> None:
@@ -125,7 +137,7 @@ class RunFolder:
         """
         origin = saved.path.parent
         if origin.resolve() != self.path.resolve():
-            if self.last.exists():
+            if self._held():
                 raise ConfigError(f"save_dir: {self.path} holds a run already. Choose another --save_dir.")
             for name in ("best.pt", "best.safetensors"):
                 if (origin / name).is_file():
@@ -160,6 +172,10 @@ class RunFolder:
         """Write ``best.pt`` and ``best.safetensors``."""
         for name in ("best.pt", "best.safetensors"):
             save_weights(self.path / name, weights, description)
+
+    def _held(self) -> list[str]:
+        """What of a run is there."""
+        return [name for name in _WEIGHTS if (self.path / name).exists()]
 
     def _write_config(self, config: TrainConfig) -> None:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recorded(config))))
@@ -199,17 +215,18 @@ def read_saved(resume: str | Path) -> Saved:
         InputError: none there, damaged, of another version, or not of a run of ours.
     """
     path = find_last(resume)
+    written = path.stat().st_mtime_ns
     state = read_torch(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or "optimizer" not in state:
         raise InputError(
             f"resume: {path} is not the last.pt of a run. To start from its weights, use --weights."
         )
-    wrong = [key for key, kind in _STATE.items() if not isinstance(state.get(key), kind)]
-    if wrong or not all(isinstance(row, dict) for row in state["history"]):
+    if wrong := _malformed(state):
         raise InputError(
-            f"resume: {path} cannot be resumed: {', '.join(wrong or ['history'])} is missing or malformed "
-            f"(saved by another version?). Start a new run from its weights: --weights {path}"
+            f"resume: {path} cannot be resumed: {wrong} is missing or malformed (saved by another version?). "
+            f"Start a new run from its weights: --weights {path}"
         )
+    check_description(state["description"], path)
     try:
         config = read(TrainConfig, state["config"])
     except ConfigError as error:
@@ -220,9 +237,26 @@ def read_saved(resume: str | Path) -> Saved:
         ) from error
     frozen = read_frozen(state, path)
     state["model"] = {**state["model"], **frozen}
-    if state.get("ema") is not None:
+    if state["ema"] is not None:
         state["ema"] = {**state["ema"], **frozen}
-    return Saved(path, config, state)
+    return Saved(path, config, state, written)
+
+
+def _malformed(state: Mapping[str, Any]) -> str | None:
+    """The first key of a state that is missing or of another kind than it was saved with."""
+    for key, kind in _STATE.items():
+        if not isinstance(state.get(key, _ABSENT), kind) or isinstance(state[key], bool):
+            return key
+    if min(state["epoch"], state["ema_updates"], state["processes"] - 1) < 0:
+        return "epoch, ema_updates or processes"
+    for row in state["history"]:
+        numbers = isinstance(row, dict) and all(
+            isinstance(row.get(key), int | float) for key in ("epoch", "loss")
+        )
+        if not numbers or not all(isinstance(value, int | float | None) for value in row.values()):
+            return "history"
+    # An interpolation would be replaced when it is read, by what the environment holds.
+    return "config" if "${" in str(state["config"]) else None
 
 
 def resumed_config(

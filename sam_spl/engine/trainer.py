@@ -106,11 +106,12 @@ class Trainer:
             self.history.append(row)
             self.keep_best(row)
             due = self.epoch % every == 0 or self.epoch == epochs
-            if self.world.main:
-                if due:
+            if due:
+                if self.world.main:
                     self.save()
+                self.saved = self.epoch
+            if self.world.main:
                 self.tell(row)
-            self.saved = self.epoch if due else self.saved
 
     def train_epoch(self) -> dict[str, Any]:
         """One pass over the training images; its figures for ``metrics.jsonl``."""
@@ -216,12 +217,10 @@ class Trainer:
 
     def keep_best(self, row: Mapping[str, Any]) -> None:
         """Write ``best.*`` at the highest validation IoU so far; without validation, after the last epoch."""
-        if self.val_set is not None:
-            iou = row.get("iou")
-            if iou is None or (self.best is not None and iou <= self.best):
-                return
+        iou, last = row.get("iou"), self.epoch == self.config.trainer.epochs
+        if iou is not None and (self.best is None or iou > self.best):
             self.best = iou
-        elif self.epoch < self.config.trainer.epochs:
+        elif not (last and self.best is None):  # also where the IoU of the validation images is undefined
             return
         if self.world.main:
             self.folder.save_best(self.evaluated.state_dict(), self.description | {"epoch": self.epoch})

@@ -109,9 +109,11 @@ def resolve(
         InputError: there is no such run.
     """
     saved = _saved(config)
-    return (
-        (settle(config), None) if saved is None else (resumed_config(saved, config, given, processes), saved)
-    )
+    if saved is None:
+        return settle(config), None
+    if config.overwrite:
+        raise ConfigError("overwrite, resume: one replaces a run, the other continues it. Give one of them.")
+    return resumed_config(saved, config, given, processes), saved
 
 
 def settle(config: TrainConfig) -> TrainConfig:
@@ -173,13 +175,15 @@ def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
             _same_images(saved, data)
             trainer.resume(saved)
         if world.main:
-            if saved is None:
-                folder.begin(config, model, overwrite=config.overwrite)
-            else:
-                folder.resume(saved, config, model)
             if make_logger is not None:
                 loggers.append(make_logger(folder.path))
                 stack.callback(loggers[0].close)
+            if saved is None:
+                folder.begin(config, model, overwrite=config.overwrite)
+            elif saved.path.stat().st_mtime_ns != saved.written:
+                raise InputError(f"resume: another process has written {saved.path} meanwhile. Start again.")
+            else:
+                folder.resume(saved, config, model)
         world.barrier()
         stack.callback(_start_log(folder.path / "train.log" if world.main else None))
         _announce(config, data, model, world, trainer, val)

@@ -409,3 +409,99 @@ def test_a_finished_run_taken_to_another_folder_can_go_on_there(copy, tmp_path):
 def test_fewer_epochs_than_are_done_are_refused(copy, capsys):
     code, error = failure(["--resume", copy, "trainer.epochs=1"], capsys)
     assert (code, "this run has 2 epochs already, not 1" in error) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt", "best.safetensors"])
+def test_weights_in_a_folder_are_not_replaced_unless_asked(name, copy, capsys):
+    for other in {"last.pt", "best.pt", "best.safetensors"} - {name}:
+        (copy / other).unlink()
+    before = (copy / name).read_bytes()
+    words = [*SMALL, "trainer.epochs=1", f"save_dir={copy}"]
+    code, error = failure(words, capsys)
+    assert (code, f"holds a run already ({name})" in error) == (2, True)
+    assert (copy / name).read_bytes() == before
+
+
+class Failing:
+    """A logger that cannot be made."""
+
+    def __init__(self, folder: Path) -> None:
+        raise ConfigError("logger: no room.")
+
+
+def test_what_fails_late_leaves_the_run_that_would_be_replaced(copy, capsys):
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    words = [*SMALL, "trainer.epochs=1", "overwrite=true", f"save_dir={copy}"]
+    code, _ = failure([*words, "logger=tests.engine.test_record:Failing"], capsys)
+    assert code == 2
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+def test_replacing_a_run_removes_the_tests_of_its_weights(copy):
+    (copy / "test-best-x").mkdir()
+    (copy / "test-best-x" / "results.json").write_text("{}")
+    train([*SMALL, "trainer.epochs=1", "overwrite=true", f"save_dir={copy}"])
+    assert not (copy / "test-best-x").exists()
+
+
+def test_replacing_and_resuming_at_once_is_refused(copy, capsys):
+    code, error = failure(["--resume", copy, "overwrite=true", "trainer.epochs=3"], capsys)
+    assert (code, "Give one of them" in error) == (2, True)
+
+
+def test_a_run_that_somebody_continued_meanwhile_is_not_rewound(copy):
+    from sam_spl.engine import training
+    from sam_spl.runtime import World
+
+    asked = config_of("train", ["--resume", str(copy), "trainer.epochs=3"])
+    config, saved = training.resolve(asked, {"resume", "trainer.epochs"}, 1)
+    train(["--resume", copy, "trainer.epochs=4"])
+    with pytest.raises(InputError, match="another process has written"):
+        training.run(config, saved, World(0, 1, torch.device("cpu")))
+    assert state(copy)["epoch"] == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("best", "x"),
+        ("ema", [1]),
+        ("history", [{}]),
+        ("history", [{"epoch": 1, "loss": torch.zeros(2)}]),
+        ("epoch", -1),
+        ("processes", 0),
+        ("frozen", "x"),
+        ("description", {"trained_on": "abc"}),
+    ],
+)
+def test_an_edited_file_is_told_of_in_one_line(key, value, copy, capsys):
+    content = state(copy)
+    content[key] = value
+    torch.save(content, copy / "last.pt")
+    code, _ = failure(["--resume", copy, "trainer.epochs=3"], capsys)
+    assert code == 1
+
+
+def test_a_file_does_not_read_the_environment(copy, capsys, monkeypatch):
+    monkeypatch.setenv("SECRET", "word")
+    content = state(copy)
+    content["config"]["dataset"]["title"] = "${oc.env:SECRET}"
+    torch.save(content, copy / "last.pt")
+    code, error = failure(["--resume", copy, "trainer.epochs=3"], capsys)
+    assert (code, "config is missing or malformed" in error) == (1, True)
+    assert "word" not in (copy / "config.yaml").read_text()
+
+
+def test_there_is_a_best_where_no_validation_image_has_a_target(tmp_path):
+    folder = tmp_path / "r"
+    train(
+        [
+            *SMALL,
+            "trainer.epochs=2",
+            "dataset.synthetic.empty=1.0",
+            "model.head_bias=-20",
+            f"save_dir={folder}",
+        ]
+    )
+    assert rows(folder)[-1]["iou"] is None
+    assert (folder / "best.safetensors").is_file()
