@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import cv2
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -122,6 +123,17 @@ def distributed(device: str, *, use_ddp: bool = False) -> Iterator[World]:
     finally:
         gc.collect()  # a DistributedDataParallel that outlives its group may abort the process
         dist.destroy_process_group()
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV work in one thread: images are small, and loader processes share the cores."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def place(module: nn.Module, device: torch.device) -> nn.Module:

@@ -6,4 +6,5 @@ started=$SECONDS
 set=(dataset=synthetic dataset.image_size=96 "dataset.synthetic={train: 240, val: 0, test: 80, areas: [4, 60], scr: [6, 16], most_targets: 3, empty: 0.05}")
 .venv/bin/python training.py "${set[@]}" recipe=scratch trainer.augment=resize_flip trainer.epochs=3 trainer.batch_size=5 save_dir="$folder" overwrite=true
 .venv/bin/python testing.py "${set[@]}" weights="$folder" overlays=12
-echo "demo: $((SECONDS - started)) s. Pictures: $folder/test-best-synthetic-generated-test-96/overlays/  Curves: $folder/curves.png"
+pictures=("$folder"/test-*/overlays/)
+echo "demo: $((SECONDS - started)) s. Pictures: ${pictures[*]}  Curves: $folder/curves.png"

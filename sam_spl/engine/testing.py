@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from sam_spl.data.normalise import Normalise, normalise_of
 from sam_spl.data.sources import Source
 from sam_spl.engine.config import TestConfig
 from sam_spl.engine.evaluator import evaluate
-from sam_spl.metrics import DatasetCounts, protocols_named, scores
+from sam_spl.metrics import DatasetCounts, Protocol, protocols_named, scores
 from sam_spl.metrics.curves import levels, probabilities
 from sam_spl.models.registry import channels_of
 from sam_spl.predict.predictor import Predictor, load_network
@@ -33,7 +33,7 @@ from sam_spl.results.predictions import write_prediction
 from sam_spl.results.rules import empty_rule
 from sam_spl.results.summary import summarise, versions, worst
 from sam_spl.results.text import summary_text
-from sam_spl.runtime import World, distributed, loader_workers, pick_precision, place
+from sam_spl.runtime import World, distributed, loader_workers, one_opencv_thread, pick_precision, place
 from sam_spl.weights.formats import find_weights, sha256
 
 log = logging.getLogger(__name__)
@@ -57,18 +57,18 @@ def test(config: TestConfig, *, world: World | None = None) -> Result | None:
         with distributed(config.device, use_ddp=config.use_ddp) as joined:
             return test(config, world=joined)
     world = replace(world, precision=pick_precision(config.precision, world.device))
-    cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
     if not world.main:
         logging.getLogger("sam_spl").setLevel(logging.ERROR)  # one process says it for all
-    tested = _open(config, world)
-    if not world.main:
-        world.barrier()
-        _count(tested)
-        return None
-    with begin_test(tested.folder):
-        world.barrier()  # before others put their predictions there
-        return _write(tested, _count(tested))
+    with one_opencv_thread():
+        tested = _open(config, world)
+        if not world.main:
+            world.barrier()
+            _count(tested)
+            return None
+        with begin_test(tested.folder, named_by_user=config.output_dir is not None):
+            world.barrier()  # before others put their predictions there
+            return _write(tested, _count(tested))
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # no test, whatever pytest thinks of its name
@@ -101,6 +101,7 @@ class _Tested:
     part: Part
     source: Source
     folder: Path
+    protocols: list[Protocol]
     maps: dict[int, bytes] = field(default_factory=dict)  # counts of thresholds exceeded, compressed
 
     @property
@@ -126,7 +127,8 @@ class _Tested:
 
 
 def _open(config: TestConfig, world: World) -> _Tested:
-    """Find weights and images, and see that they go together."""
+    """Find weights and images, and see that they go together: whatever is wrong stops the test here."""
+    protocols = protocols_named(config.protocols)
     weights = find_weights(config.weights)
     model, description = load_network(
         weights, asdict(config.dataset), train_size=config.train_size, network=config.model
@@ -141,11 +143,19 @@ def _open(config: TestConfig, world: World) -> _Tested:
     trained_on = description.get("trained_on")
     part = data.part_to_test(trained_on) if config.split == "auto" else data.part(config.split)
     title = Path(data.where).name if config.dataset.name == "custom" else config.dataset.name
-    folder = test_folder(weights, title, data.lists, part.role, image_size)
+    folder = test_folder(weights, title, data.lists, part.role, image_size, _only(config, data))
     if config.output_dir is not None:
         folder = Path(config.output_dir).expanduser()
-    parts = (weights, model, description, normalise, image_size, data, part, part.open(), folder)
+    parts = (weights, model, description, normalise, image_size, data, part, part.open(), folder, protocols)
     return _Tested(config, world, *parts)
+
+
+def _only(config: TestConfig, data: DataSet) -> str:
+    """What tells a set from others of its name: many folders are named custom, many scenes synthetic."""
+    if config.dataset.source == "synthetic":
+        settings = [config.dataset.image_size, config.dataset.synthetic, config.seed]
+        return json.dumps(settings, sort_keys=True, default=str)
+    return str(Path(data.where).resolve()) if config.dataset.name == "custom" else ""
 
 
 def _count(tested: _Tested) -> DatasetCounts:
@@ -156,7 +166,7 @@ def _count(tested: _Tested) -> DatasetCounts:
         tested.model,
         EvaluationSet(tested.source, tested.image_size, tested.normalise, tested.description["resize"]),
         tested.world,
-        protocols=protocols_named(config.protocols),
+        protocols=tested.protocols,
         detailed=config.curves,
         input_size=None if tested.image_size else own,
         batch_size=config.batch_size,
@@ -202,7 +212,7 @@ def _write(tested: _Tested, counts: DatasetCounts) -> Result:
     write_result(folder, report)
 
     print(summary_text(report, about))
-    print(scores(counts, protocols_named(config.protocols)[0], empty=empty_rule(config.empty)).line())
+    print(scores(counts, tested.protocols[0], empty=empty_rule(config.empty)).line())
     asked = {
         "report.html": config.curves and config.report,
         "figures": config.curves and config.figures,
@@ -223,7 +233,7 @@ def _report(
     figures = summarise(
         counts,
         names,
-        protocols_named(config.protocols),
+        tested.protocols,
         empty=config.empty,
         bootstrap=config.bootstrap,
         budget=config.fa_budget * 1e-6,

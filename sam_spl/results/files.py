@@ -85,6 +85,15 @@ def find_results(paths: Iterable[str | Path]) -> list[Report]:
     return reports
 
 
+def is_result(file: Path) -> bool:
+    """Whether it is a result file, by the keys that each has."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.keys() >= {"protocol", "protocols", "weights", "dataset"}
+
+
 def rows_of(report: Report, protocol: str) -> list[Row]:
     """The images under a protocol; none in files of earlier versions."""
     return (

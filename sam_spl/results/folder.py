@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 from sam_spl.errors import InputError
 from sam_spl.files import lock
+from sam_spl.results.files import is_result
 
 #: What a test writes into its folder.
 WRITTEN = ("results.json", "images.csv", "report.html", "overlays", "predictions", "figures")
@@ -42,7 +44,9 @@ class Result:
         return self.report["images"]
 
 
-def test_folder(weights: Path, dataset: str, lists: str, split: str, image_size: int | None) -> Path:
+def test_folder(
+    weights: Path, dataset: str, lists: str, split: str, image_size: int | None, only: str = ""
+) -> Path:
     """The folder beside a weights file that one kind of test of it is written into.
 
     Args:
@@ -51,27 +55,35 @@ def test_folder(weights: Path, dataset: str, lists: str, split: str, image_size:
         lists: which split of the set, ``none`` or nothing where it has no lists.
         split: train, val, test or all.
         image_size: side of the network's input; None for each image's own size.
+        only: what tells the set from others of its title; six digits of a hash of it end the name.
     """
     file = weights.stem if weights.suffix == ".safetensors" else weights.name
     parts = [file, dataset, "" if lists == "none" else lists, split, str(image_size or "native")]
+    parts += [_digits(only, 6)] if only else []
     return weights.parent / "-".join(["test", *(_safe(part) for part in parts if part)])
 
 
 @contextmanager
-def begin_test(folder: Path) -> Iterator[None]:
+def begin_test(folder: Path, *, named_by_user: bool) -> Iterator[None]:
     """Hold a test's folder for this process, without what an earlier test left there.
 
     Files that no test writes stay. Of a test that fails nothing stays.
 
+    Args:
+        folder: of the test.
+        named_by_user: the folder may hold the user's own files. Files are removed only where the
+            ``results.json`` of a test stands beside them.
+
     Raises:
         InputError: another process is writing there, the folder cannot be written, or it holds something of a
-            name that a test writes, but no result.
+            name that a test writes, but no result of a test.
     """
-    interrupted = (folder / ".lock").exists()  # by a power cut, say
     with lock(folder):
-        held = [name for name in WRITTEN if (folder / name).exists()]
-        if held and "results.json" not in held and not interrupted:
-            raise InputError(f"{folder} holds {held[0]}, but no result. Choose another folder, or move it.")
+        held = [name for name in WRITTEN if os.path.lexists(folder / name)]
+        if held and named_by_user and not is_result(folder / "results.json"):
+            raise InputError(
+                f"{folder} holds {held[0]}, but no results.json of a test. Choose another folder, or move it."
+            )
         _remove(folder)
         try:
             yield
@@ -93,4 +105,8 @@ def _safe(part: str) -> str:
     name = re.sub(r"[^\w.+-]+", "_", part)
     if len(name) <= _LONGEST:
         return name
-    return f"{name[: _LONGEST - 9]}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"
+    return f"{name[: _LONGEST - 9]}_{_digits(part, 8)}"
+
+
+def _digits(text: str, count: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:count]

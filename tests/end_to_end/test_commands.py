@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import cv2
@@ -446,3 +447,75 @@ def test_datransnet_trains_at_its_size_and_tests_at_each_images_own(folder, tmp_
         [0.0],
     )
     assert result["scores"]["images"] == 2
+
+
+BARE = ["device=cpu", "report=0", "overlays=0", "bootstrap=0", "curves=false"]
+
+
+def _folders(run: Path) -> list[Path]:
+    return sorted(run.glob("test-*"))
+
+
+@pytest.fixture
+def alone(trained, tmp_path) -> Path:
+    """A folder that holds the weights and no results."""
+    (tmp_path / "alone").mkdir()
+    return Path(shutil.copy(trained / "best.safetensors", tmp_path / "alone"))
+
+
+def test_folders_of_one_name_are_tested_into_folders_of_their_own(alone, tmp_path, monkeypatch):
+    for name in ("d1", "d2"):
+        write_folder(tmp_path / name / "mine", size=(32, 32))
+        test([f"weights={alone}", "dataset=custom", f"dataset.data_path={tmp_path / name / 'mine'}", *BARE])
+    folders = _folders(alone.parent)
+    assert [re.sub(r"-[0-9a-f]{6}$", "", folder.name) for folder in folders] == [
+        "test-best-mine-all-64",
+        "test-best-mine-all-64",
+    ]
+    where = {results_in(folder)["dataset"]["where"] for folder in folders}
+    assert where == {str(tmp_path / name / "mine") for name in ("d1", "d2")}
+    monkeypatch.chdir(tmp_path)
+    test(
+        [f"weights={alone}", "dataset=custom", "dataset.data_path=d1/mine", *BARE]
+    )  # the first one's other spelling
+    assert _folders(alone.parent) == folders
+
+
+def test_generated_images_of_other_settings_are_tested_into_folders_of_their_own(alone):
+    words = ["dataset=synthetic", f"weights={alone}", *TINY_SET[:4], *BARE]
+    changes = ([], ["dataset.synthetic.scr=[6,16]"], ["dataset.image_size=96"], ["seed=1"], [])
+    for change in changes:
+        test([*words, *change])
+    assert len(_folders(alone.parent)) == len(changes) - 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--protocols", "nativ"], ["split=tset"], ["dataset.group=("], ["save_predictions=tiff"]]
+)
+def test_a_typo_leaves_the_earlier_result(wrong, alone, tmp_path, capsys):
+    words = [f"weights={alone}", *TINY_SET[:4], *BARE, f"output_dir={tmp_path / 'x'}"]
+    test(words)
+    before = {path: path.read_bytes() for path in (tmp_path / "x").iterdir()}
+    assert _failure("test", [*words, *wrong], capsys)[0] == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "x").iterdir()} == before
+
+
+def test_files_of_ones_own_in_the_output_folder_stay(alone, tmp_path, capsys):
+    mine = tmp_path / "u" / "figures" / "paper.pdf"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    (tmp_path / "u" / "results.json").write_text("{}")
+    words = [f"weights={alone}", *TINY_SET[:4], *BARE, f"output_dir={tmp_path / 'u'}"]
+    code, text = _failure("test", words, capsys)
+    assert (code, "holds results.json, but no results.json of a test" in text) == (1, True), text
+    assert mine.read_text() == "mine"
+
+
+def test_opencv_has_its_threads_again_after_a_test(alone, tmp_path):
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        test([f"weights={alone}", *TINY_SET[:4], *BARE, f"output_dir={tmp_path / 'x'}"])
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
