@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from torch import nn
 
@@ -38,7 +37,7 @@ from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build, built_from, channels_of, freeze_trunk, model_file
 from sam_spl.registry import is_reference
 from sam_spl.results.folder import Result
-from sam_spl.runtime import World, distributed, loader_workers, pick_precision, world_size
+from sam_spl.runtime import World, distributed, loader_workers, one_opencv_thread, pick_precision, world_size
 from sam_spl.weights.formats import find_weights
 from sam_spl.weights.loading import load_weights
 from sam_spl.weights.sam2 import load_trunk
@@ -137,7 +136,6 @@ def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
     """One run, new or resumed, of what :func:`resolve` gave, in this process."""
     assert config.save_dir is not None
     world = replace(world, precision=pick_precision(config.precision, world.device))
-    cv2.setNumThreads(1)  # samples are small, and loader processes share the cores
     torch.manual_seed(config.seed)
     tests = tests_after(config)
     for one in tests:  # what is missing is to be known before the training, not after it
@@ -156,6 +154,7 @@ def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
     make_logger = LOGGERS[config.logger] if config.logger else None
     folder = RunFolder(config.save_dir)
     with ExitStack() as stack:
+        stack.enter_context(one_opencv_thread())  # samples are small, and loader processes share the cores
         if world.main:
             stack.enter_context(folder.lock())
         loggers: list[Logger] = []

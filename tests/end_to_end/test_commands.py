@@ -426,7 +426,7 @@ def test_real_images_train_and_test(sirst, tmp_path):
     flags = ["--dataset", "SIRST", "--data_path", str(root), "--device", "cpu"]
     train([*flags, *TINY_OVERRIDES, "--image_size", "64", "--epoch", "2", "--save_dir", str(tmp_path / "r")])
     test([*flags, "--weights", str(tmp_path / "r")])
-    result = json.loads((tmp_path / "r" / "test-sirst" / "results.json").read_text())
+    result = results_in(tmp_path / "r")
     masks = [
         cv2.imread(str(sirst / "masks" / f"{image['name']}_pixels0.png"), 0) for image in result["images"]
     ]
