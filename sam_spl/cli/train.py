@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
@@ -19,10 +18,6 @@ from sam_spl.data.known import dataset_named
 from sam_spl.engine.config import TrainConfig
 from sam_spl.errors import ConfigError
 from sam_spl.errors import plain as plain_name
-
-if TYPE_CHECKING:
-    from sam_spl.results.folder import Result
-    from sam_spl.runtime import World
 
 
 def train(line: Line) -> None:
@@ -49,10 +44,9 @@ def train(line: Line) -> None:
     # Each is read again when its turn comes: the states of many runs would fill the memory.
     settled = {name: training.resolve(of, given[name], world_size())[0] for name, of in configs.items()}
 
-    def one(name: str, world: World) -> list[Result]:
-        return training.train(configs[name], given=given[name], world=world).results
-
-    one_after_the_other(settled, one)
+    one_after_the_other(
+        settled, lambda name, world: training.train(configs[name], given=given[name], world=world).results
+    )
 
 
 def _device(text: str) -> str:
@@ -66,12 +60,8 @@ def _dataset(text: str) -> str:
 
 
 def _loss(text: str) -> str:
-    return {
-        "bceloss": "bce",
-        "bcewithlogitsloss": "bce",
-        "softiou": "soft_iou",
-        "softiouloss": "soft_iou",
-    }.get(plain_name(text), text)
+    known = {"bceloss": "bce", "bcewithlogitsloss": "bce", "softiou": "soft_iou", "softiouloss": "soft_iou"}
+    return known.get(plain_name(text), text)
 
 
 def _model(text: str) -> str:
