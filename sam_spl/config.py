@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -72,13 +73,34 @@ def group_file(group: str, name: str) -> dict[str, Any]:
     """The content of one choice of a group, with its interpolations resolved where they can be.
 
     Raises:
-        ConfigError: no such choice.
+        ConfigError: no such choice, or its file cannot be read.
     """
     files = group_files(group)
     if name not in files:
         raise ConfigError(f"{group}: {name!r} is unknown. Nearest: {nearest(name, files)}")
-    content = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
-    assert isinstance(content, dict)
+    return _content(files[name], resolve=True)
+
+
+def check_group_file(group: str, path: Path) -> None:
+    """Whether a file of a group can be composed.
+
+    Raises:
+        ConfigError: it cannot be read, or a recipe or experiment lacks its first line.
+    """
+    _content(path, resolve=False)
+    first = next((line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()), "")
+    if group in ("recipe", "experiment") and not re.fullmatch(r"#\s*@package\s+_global_", first):
+        raise ConfigError(f"{path}: sets nothing. Make '# @package _global_' its first line.")
+
+
+def _content(path: Path, *, resolve: bool) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        text = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{path}: cannot be read ({text}). Correct or remove the file.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no key: value. Correct or remove the file.")
     return {str(key): value for key, value in content.items()}
 
 

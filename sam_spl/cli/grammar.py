@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -59,7 +60,7 @@ def own_folders(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     folders, rest, words = list[str](), list[str](), list(argv)
     while words:
         name, equals, value = (word := words.pop(0)).partition("=")
-        if name.removeprefix("--") != "config_dir":
+        if name != "--config_dir" and (name != "config_dir" or not equals):
             rest.append(word)
         elif equals or words:
             folders.append(value if equals else words.pop(0))
@@ -247,6 +248,4 @@ def _is_list(kind: Any) -> bool:
 def _is_value(word: str) -> bool:
     """Whether a word behind a flag is its value, and not the next flag or ``key=value``."""
     name, equals, _ = word.partition("=")
-    return not (word.startswith("-") and len(word) > 1) and not (
-        equals and name.replace(".", "").isidentifier()
-    )
+    return not re.match(r"-(?!\.?\d).", word) and not (equals and name.replace(".", "").isidentifier())

@@ -68,18 +68,23 @@ def _choices(word: Word, spread: bool, lists: bool) -> list[Word]:
     text = word.text
     if not spread or not isinstance(text, str):
         return [word] if isinstance(text, str) or not lists else [Word(word.key, one) for one in text]
-    if text.startswith("[") and text.endswith("]"):
-        parts = split(text[1:-1]) if lists else (text,)
-    else:
-        parts = split(text)
+    parts = [part for one in split(text) for part in (_spread(one) if lists else (one,))]
     return [Word(word.key, part) for part in parts] or [Word(word.key, "")]
+
+
+def _spread(text: str) -> tuple[str, ...]:
+    return split(text[1:-1]) if text.startswith("[") and text.endswith("]") else (text,)
 
 
 def _label(word: Word) -> str:
     """How a value is written in a folder's name; a weights file with its run, since all are ``best.pt``."""
-    parts = str(word.text).strip("'\"").rstrip("/").split("/")
+    text = str(word.text).strip("'\"").rstrip("/")
+    parts = text.split("/")
     is_file = word.key == "weights" and Path(parts[-1]).suffix in (".pt", ".pth", ".safetensors")
-    value = re.sub(r"[^\w.+-]+", "_", "_".join(parts[-2:] if is_file else parts[-1:]))
+    shown = parts[-2:] if is_file else parts[-1:]
+    if {".", ".."} & {*shown}:  # no names of folders to write into
+        shown = list(Path(text).resolve().parts[-len(shown) :])
+    value = re.sub(r"[^\w.+-]+", "_", "_".join(shown))
     by_value = word.key in TRAIN_GROUPS or word.key == "weights"
     return value if by_value else f"{word.key.rpartition('.')[2]}={value}"
 

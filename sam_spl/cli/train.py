@@ -54,9 +54,9 @@ def _device(text: str) -> str:
 
 
 def _dataset(text: str) -> str:
-    """Sets by any of their names: one, ``a,b`` or ``[a,b]``."""
-    before, inner, after = ("[", text[1:-1], "]") if text.startswith("[") else ("", text, "")
-    return before + ",".join(dataset_named(name.strip()) for name in inner.split(",")) + after
+    """Sets by any of their names: one, ``a,b``, ``[a,b]`` or ``[a,b],c``."""
+    names = r"[^\[\],]+" if re.search(r"[^\[\],]", text) else r"^.*$"  # no name is an unknown one
+    return re.sub(names, lambda name: dataset_named(name[0].strip()), text)
 
 
 def _loss(text: str) -> str:

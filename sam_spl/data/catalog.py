@@ -307,7 +307,7 @@ def _same(source: Source) -> Source:
 
 def _synthetic(config: DatasetConfig, seed: int) -> DataSet:
     arguments = {str(key): value for key, value in config.synthetic.items()}
-    counts = {role: int(arguments.pop(role, 0)) for role in ("train", "val", "test")}
+    counts = {role: arguments.pop(role, 0) for role in ("train", "val", "test")}
     size = config.image_size
     if size is None:
         raise ConfigError("dataset.image_size: null is not valid, synthetic images need a size in pixels.")

@@ -5,8 +5,9 @@ Nothing heavy is imported here, since ``--help`` shows them.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,35 @@ from sam_spl.errors import ConfigError
 RESIZE_RULES = ("pillow", "opencv")
 
 _SMALLEST = 32  # pixels, of a network's input
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _range(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_number, value))
+
+
+def _normal(mean: list[float], std: list[float]) -> bool:
+    return all(map(_number, [*mean, *std])) and min(std) > 0
+
+
+#: Of ``dataset.synthetic``: what holds for a value, and how to say it.
+_SYNTHETIC: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("train", "val", "test"), (_count, "give a number of images")),
+    **dict.fromkeys(("areas", "scr"), (_range, "give two numbers, as [1,100]")),
+    **dict.fromkeys(("empty", "dark"), (_share, "must be in [0, 1]")),
+    "most_targets": (lambda value: _count(value) and value > 0, "give a whole number above 0"),
+}
 
 
 @dataclass
@@ -69,13 +99,17 @@ class DatasetConfig:
         for key, size in (("image_size", self.image_size), ("test_size", self.test_size)):
             rule = f"must be at least {_SMALLEST} pixels"
             require(size is None or size >= _SMALLEST, f"dataset.{key}", size, rule)
-        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+        if len(self.mean) != len(self.std) or not self.mean or not _normal(self.mean, self.std):
             raise ConfigError(
                 f"dataset.mean, dataset.std: {self.mean} and {self.std} are not valid, give one value or one "
-                "per channel in both, std above 0."
+                "per channel in both, finite, std above 0."
             )
         require(0 <= self.copy_paste <= 1, "dataset.copy_paste", self.copy_paste, "must be in [0, 1]")
         check_pattern("dataset.group", self.group)
+        for key, (holds, rule) in _SYNTHETIC.items():
+            if key in self.synthetic:
+                value = self.synthetic[key]
+                require(holds(value), f"dataset.synthetic.{key}", value, rule)
         if self.members:
             self._resolve_members()
 
@@ -95,9 +129,12 @@ class DatasetConfig:
                 raise ConfigError(
                     f"dataset: {member.name} cannot be part of a union; its parts are sets of image files."
                 )
+        titles = [member.title for member in members]
+        for title in titles:
+            require(titles.count(title) == 1, "dataset", f"[{','.join(titles)}]", f"name {title} once")
         if self.name == "union":
             self.name = "+".join(member.name for member in members)
-            self.title = "+".join(member.title for member in members)
+            self.title = "+".join(titles)
         self.members = members
 
     def _member(self, member: Any) -> DatasetConfig:

@@ -24,11 +24,14 @@ def dataset_named(name: str) -> str:
     """The file that a name or alias means, in any case and punctuation.
 
     Raises:
-        ConfigError: unknown.
+        ConfigError: unknown, or a file of a set cannot be read.
     """
     known: dict[str, str] = {}
-    for stem in group_files("dataset"):
+    for stem, path in group_files("dataset").items():
         content = group_file("dataset", stem)
+        for key in ("aliases", "published_splits", "official_lists"):
+            if not isinstance(content.get(key, []), list):
+                raise ConfigError(f"{path}: {key}: {content[key]} is not a list. Write {key}: [a, b]")
         for alias in (stem, content.get("title", stem), *content.get("aliases", [])):
             known[str(alias)] = stem
     by_plain = {plain(alias): stem for alias, stem in known.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 
 import torch
@@ -33,10 +34,11 @@ class SegmentationLoss(nn.Module):
         super().__init__()
         if iou_over not in ("image", "batch"):
             raise ConfigError(f"loss.iou_over: {iou_over!r} is neither image nor batch")
-        if min(bce, iou) < 0 or bce + iou <= 0:
-            raise ConfigError(
-                f"loss.bce, loss.iou: weights {bce:g} and {iou:g} need to be >= 0, one of them above"
-            )
+        for weight in (bce, iou):
+            if not isinstance(weight, int | float) or not 0 <= weight < math.inf or bce == iou == 0:
+                raise ConfigError(
+                    f"loss.bce, loss.iou: {bce!r} and {iou!r} are not valid, give numbers >= 0, one above 0."
+                )
         self.bce, self.iou, self.iou_over = bce, iou, iou_over
 
     def forward(self, logits: list[Tensor], mask: Tensor) -> Tensor:

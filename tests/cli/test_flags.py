@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from sam_spl.cli.grammar import Word, parse
+from sam_spl.cli.grammar import Word, own_folders, parse
 from sam_spl.cli.main import NAMES, message
 from sam_spl.cli.main import command as command_named
 from sam_spl.cli.sweep import jobs
@@ -37,6 +37,9 @@ def words_of(name: str, line: str | list[str]) -> list[Word]:
         ("--dataset irstd1k", ["dataset=irstd_1k"]),
         ("dataset=nudt-sirst", ["dataset=nudt_sirst"]),
         ("--dataset [SIRST,nudt]", ["dataset=[sirst,nudt_sirst]"]),
+        ("dataset=[SIRST,nudt],SIRST", ["dataset=[sirst,nudt_sirst],sirst"]),
+        ("dataset=SIRST,[SIRST,nudt]", ["dataset=sirst,[sirst,nudt_sirst]"]),
+        ("--dataset.mean 0.1 -0.2 -.3 --lr 1", ["dataset.mean=[0.1,-0.2,-.3]", "optimizer.lr=1"]),
         ("--loss_func BCEWithLogitsLoss", ["loss=bce"]),
         ("--config_path sam2/configs/sam2.1/sam2.1_hiera_l.yaml", ["model=sam_spl_l"]),
         ("model.block=vgg --model.num_heads 2", ["model.arguments.block=vgg", "model.arguments.num_heads=2"]),
@@ -210,6 +213,41 @@ def test_every_combination_of_a_sweep_is_a_job():
     assert list(_named("train", "optimizer.lr=1e-2,1e-3 test_on=[same,sirst]", multirun=True)) == [
         "lr=1e-2",
         "lr=1e-3",
+    ]
+
+
+@pytest.mark.parametrize("words", [["dataset=[]"], ["dataset=[,]"], ["dataset=[sirst,SIRST]"]])
+def test_unions_of_nothing_and_of_one_set_twice_are_refused(words):
+    with pytest.raises(ConfigError, match="dataset: "):
+        config_of("train", words)
+
+
+def test_the_folder_of_ones_own_is_named_by_its_flag_or_key_only():
+    assert own_folders(["--config_dir", "a", "config_dir=b", "--config_dir=c"]) == (["a", "b", "c"], [])
+    words = ["--save_dir", "config_dir", "--seed", "5"]
+    assert own_folders(words) == ([], words)
+
+
+def test_a_list_is_one_value_of_a_sweep():
+    found = _named("train", "optimizer.milestones=[1,2],[3]", multirun=True)
+    assert list(found.values()) == [["optimizer.milestones=[1,2]"], ["optimizer.milestones=[3]"]]
+    found = _named("train", "optimizer.milestones=[1,2]", multirun=True)
+    assert found == {"": ["optimizer.milestones=[1,2]"]}
+    found = _named("test", "protocols=[native],[sam_spl]", several=SEVERAL, multirun=True)
+    assert list(found.values()) == [["protocols=[native]"], ["protocols=[sam_spl]"]]
+    found = _named("train", "dataset=[sirst,nudt_sirst],sirst", multirun=True)
+    assert list(found.values()) == [["dataset=[sirst,nudt_sirst]"], ["dataset=sirst"]]
+    found = _named("test", "dataset=[sirst,nudt],irstd1k", several=SEVERAL, multirun=True)
+    assert list(found) == ["sirst", "nudt_sirst", "irstd_1k"]
+
+
+def test_no_job_is_named_as_the_folder_above(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    assert list(_named("test", "weights=[.,..,x]", several=SEVERAL)) == ["b", "a", "x"]
+    assert list(_named("test", "weights=[./best.pt,../best.pt]", several=SEVERAL)) == [
+        "b_best.pt",
+        "a_best.pt",
     ]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -37,6 +38,21 @@ def own_folder(tmp_path, monkeypatch):
         ({"mean": [0.5]}, r"dataset\.mean, dataset\.std: .* one value or one per channel"),
         ({"mean": [], "std": []}, r"dataset\.mean, dataset\.std"),
         ({"std": [0.2, 0.0, 0.2]}, "std above 0"),
+        ({"mean": [math.inf], "std": [1.0]}, "finite"),
+        ({"mean": [0.5], "std": [math.nan]}, "finite"),
+        (
+            {"synthetic": {"train": -1}},
+            r"dataset\.synthetic\.train: -1 is not valid, give a number of images",
+        ),
+        ({"synthetic": {"val": "abc"}}, r"dataset\.synthetic\.val: abc is not valid"),
+        ({"synthetic": {"areas": 5}}, r"dataset\.synthetic\.areas: 5 is not valid, give two numbers"),
+        ({"synthetic": {"scr": ["a", 2]}}, r"dataset\.synthetic\.scr: .* give two numbers"),
+        (
+            {"synthetic": {"empty": "abc"}},
+            r"dataset\.synthetic\.empty: abc is not valid, must be in \[0, 1\]",
+        ),
+        ({"synthetic": {"most_targets": 0}}, r"dataset\.synthetic\.most_targets: 0 is not valid"),
+        ({"members": ["sirst", "NUAA-SIRST"]}, r"dataset: \[SIRST,SIRST\] is not valid, name SIRST once"),
         ({"group": "(a"}, r"dataset\.group: '\(a' is not a regular expression"),
         ({"copy_paste": 1.5}, r"dataset\.copy_paste: 1\.5 is not valid, must be in \[0, 1\]"),
         ({"imagesize": 64}, r"dataset\.imagesize: no such key\. Nearest: image_size"),
@@ -90,6 +106,45 @@ def test_a_file_in_a_folder_of_ones_own_is_a_set(own_folder):
     assert (config.name, config.title, config.mean, config.lists) == ("sea", "My-Sea", [0.2], "a")
     union = DatasetConfig.named("union", members=["sea", "sirst"])
     assert union.title == "My-Sea+SIRST"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [1\n", "cannot be read"),
+        ("mean: ${no.such.key}\n", "cannot be read"),
+        ("mean: ${no_resolver:1}\n", "cannot be read"),
+        ("a: 1\na: 2\n", "cannot be read"),
+        ("5\n", "cannot be read"),
+        ("\x00", "cannot be read"),
+        ("- a\n- b\n", "holds no key: value"),
+        ("aliases: baltic\n", "aliases: baltic is not a list"),
+        ("official_lists: null\n", "official_lists: None is not a list"),
+    ],
+)
+def test_a_faulty_file_is_named_in_one_line(own_folder, content, message):
+    (own_folder / "sea.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        dataset_named("sirst")
+    assert str(error.value).startswith(str(own_folder / "sea.yaml"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("group", ["recipe", "experiment"])
+def test_a_recipe_without_its_first_line_is_refused(tmp_path, group):
+    path = tmp_path / "mine.yaml"
+    for text in ("trainer: {epochs: 1}\n", "# mine\n# @package _global_\nseed: 1\n", "# @package model\n"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"mine\.yaml: sets nothing\. Make '# @package _global_'"):
+            configuration.check_group_file(group, path)
+        configuration.check_group_file("model", path)
+    path.write_text("\n# @package _global_\nseed: ${no.such.key}\n")  # another file may have the key
+    configuration.check_group_file(group, path)
+    path.write_text("# @package _global_\na: [1\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: cannot be read"):
+        configuration.check_group_file(group, path)
+    for shipped in configuration.group_files(group).values():
+        configuration.check_group_file(group, shipped)
 
 
 def test_a_file_may_not_name_code(own_folder):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sam_spl.engine.config import OptimizerConfig
-from sam_spl.engine.losses import SegmentationLoss, soft_iou_loss
+from sam_spl.engine.config import LossConfig, OptimizerConfig
+from sam_spl.engine.losses import SegmentationLoss, build_loss, soft_iou_loss
 from sam_spl.engine.optim import Average, build_optimizer, learning_rate, set_learning_rate
 from sam_spl.errors import ConfigError
 
@@ -41,6 +41,15 @@ def test_losses_are_computed_in_float32_under_autocast():
     assert loss.item() == pytest.approx(
         math.log1p(math.exp(-9)) + 1 - 1 / (4096 / (1 + math.exp(9)) + 1), rel=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"bce": "abc"}, {"bce": None}, {"iou": math.nan}, {"bce": math.inf}, {"bce": -1.0}, {"bce": 0}],
+)
+def test_weights_that_no_loss_can_have_are_refused(weights):
+    with pytest.raises(ConfigError, match=r"loss\.bce, loss\.iou: .* are not valid, give numbers >= 0"):
+        build_loss(LossConfig(arguments=weights))
 
 
 def test_cosine_per_epoch_equals_pytorchs():
