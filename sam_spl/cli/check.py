@@ -16,18 +16,13 @@ class CheckConfig:
     """Count what a data set holds, and find what is wrong with it."""
 
     dataset: str = MISSING  # name or alias of a data set, or a folder
-    data_path: str = "./datasets"  # the set's folder, or one that holds it
+    data_path: str = "./datasets"  # folder of the data set, or its parent folder
     lists: str | None = None  # folder of the split lists, where there are several
     output: str = "./checks"  # folder for NAME.json and NAME.png: all findings, and images with their targets
 
 
 def check(config: CheckConfig) -> None:
-    """Check a data set, print what was found, and write it to files.
-
-    Raises:
-        InputError: the set is not there, or something is wrong with it.
-        ConfigError: no such data set.
-    """
+    """Check a data set, print what was found, and write it to files."""
     import json
     from pathlib import Path
 

@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sam_spl import config as configuration
 from sam_spl.cli.grammar import Word, convert, kinds, own_folders, parse, split
-from sam_spl.config import add_config_folder, config_folder, config_folders, explain, group_files
 from sam_spl.data.known import dataset_named
 from sam_spl.engine import auto
 from sam_spl.engine.config import TestConfig, TrainConfig
@@ -67,7 +67,7 @@ def compose(command: str, *words: str) -> TrainConfig | TestConfig:
         raise ConfigError(f"compose: {command!r} is neither train nor test.")
     folders, rest = own_folders(words)
     for folder in folders:
-        add_config_folder(folder)
+        configuration.add_config_folder(folder)
     return make[command](parse(rest, named(command)).words)
 
 
@@ -75,8 +75,12 @@ def _composed(name: str, cls: type[Any], chosen: Mapping[str, str], words: Seque
     """Compose the chosen files, set what was typed on top, and check it all."""
     groups, members = dict(chosen), list[str]()
     for group, choice in chosen.items():
-        if "," in choice and not choice.startswith("["):
-            raise ConfigError(f"{group}: {choice}: several values. Add -m to run one after the other.")
+        if len(split(choice)) > 1:
+            union = f", or write {group}=[{choice}] for their union" if group == "dataset" else ""
+            raise ConfigError(f"{group}: {choice}: several values. Add -m to run one after the other{union}.")
+    keys = {word.key for word in words}
+    if "dataset.data_path" in keys and not keys & {"dataset", "experiment", "resume"}:
+        raise ConfigError("dataset.data_path: it needs the name of a set as well: --dataset NAME, or custom.")
     if groups.get("dataset", "").startswith("["):  # the union of several
         members = [dataset_named(one) for one in split(groups["dataset"][1:-1])]
         groups["dataset"] = "union"
@@ -102,7 +106,7 @@ def _composed(name: str, cls: type[Any], chosen: Mapping[str, str], words: Seque
     except OmegaConfBaseException as error:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None
-        raise ConfigError(explain(error, cls)) from error
+        raise ConfigError(configuration.explain(error, cls)) from error
 
 
 _MODEL_KEYS = tuple(one.name for one in fields(ModelConfig))
@@ -112,15 +116,17 @@ def _files(name: str, groups: Mapping[str, str]) -> DictConfig:
     """Hydra's composition of the chosen files of each group."""
     overrides = []
     for group, choice in groups.items():
-        files = group_files(group)
+        files = configuration.group_files(group)
         if choice not in files and not (group == "experiment" and choice == "null"):
             raise ConfigError(f"{group}: {choice!r} is unknown. Nearest: {nearest(choice, files)}")
-        overrides += [f"{group}={choice}"] if choice != "null" else []
-    own = [f"file://{folder}" for folder in config_folders()[:-1]]
+        if choice != "null":
+            configuration.check_group_file(group, files[choice])
+            overrides.append(f"{group}={choice}")
+    own = [f"file://{folder}" for folder in configuration.config_folders()[:-1]]
     GlobalHydra.instance().clear()
     path = [f"hydra.searchpath=[{','.join(own)}]"] if own else []
     try:
-        with hydra.initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+        with hydra.initialize_config_dir(str(configuration.config_folder().resolve()), version_base="1.3"):
             config = hydra.compose(name, overrides=[*overrides, *path], return_hydra_config=True)
     except HydraException as error:  # a file of one's own
         text = " ".join(f"{error} {error.__cause__ or ''}".split())

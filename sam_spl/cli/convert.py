@@ -37,13 +37,7 @@ class ConvertConfig:
 
 
 def convert(config: ConvertConfig) -> None:
-    """Write the target and print what it holds.
-
-    Raises:
-        InputError: no such file, or weights that fit no network or that the published code would use
-            differently.
-        ConfigError: no such data set, or the target is a folder.
-    """
+    """Write the target and print what it holds."""
     from pathlib import Path
 
     from sam_spl.data.known import dataset_file

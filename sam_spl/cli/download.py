@@ -32,12 +32,7 @@ class DownloadConfig:
 
 
 def download(config: DownloadConfig) -> None:
-    """Fetch and check, and print a line for each file.
-
-    Raises:
-        InputError: a file cannot be fetched or written, or is damaged or another one.
-        ConfigError: no such checkpoint.
-    """
+    """Fetch and check, and print a line for each file."""
     from pathlib import Path
 
     from sam_spl.errors import nearest

@@ -132,6 +132,10 @@ def convert(word: Word, kind: Any) -> Any:
     Raises:
         ConfigError: it cannot be read so.
     """
+    if isinstance(kind, type) and is_dataclass(kind):
+        raise ConfigError(
+            f"{word.key}: holds keys of its own, as --{word.key}.{fields(kind)[0].name} {word.text}"
+        )
     of, text = _inner(kind), word.text
     if of != [kind] and text in ("null", "None"):
         return None

@@ -41,12 +41,7 @@ class PrepareConfig:
 
 
 def prepare(config: PrepareConfig) -> None:
-    """Write the data set and print the next commands.
-
-    Raises:
-        InputError: images or labels are missing or cannot be read, or the folder is not empty.
-        ConfigError: too few images for the split.
-    """
+    """Write the data set and print the next commands."""
     import shlex
     from pathlib import Path
 

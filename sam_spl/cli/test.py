@@ -15,12 +15,15 @@ from sam_spl.cli.train import COMMAND as TRAIN
 from sam_spl.config import plain
 from sam_spl.data.config import check_folders
 from sam_spl.engine.config import TestConfig
+from sam_spl.errors import ConfigError
 
 
 def test(line: Line) -> None:
     """One file on one set, or every file of a list on every set of a list."""
     todo = jobs(line.words, several=("dataset", "weights"), multirun="multirun" in line.options)
     configs = {job.name: test_config(job.words) for job in todo}
+    if not any(word.key.startswith("dataset") for word in line.words):
+        raise ConfigError("dataset: name the set to test on, as --dataset SIRST (or synthetic).")
     for name, config in configs.items():
         if name and config.output_dir is not None:
             configs[name] = replace(config, output_dir=str(Path(config.output_dir) / name))

@@ -68,7 +68,7 @@ class DatasetConfig:
     title: str = MISSING  # as papers spell it
     aliases: list[str] = field(default_factory=list)  # other names, on the command line and of folders
     source: str = "folder"  # folder | synthetic
-    data_path: str | None = "./datasets"  # the set's folder, or one that holds it
+    data_path: str | None = "./datasets"  # folder of the data set, or its parent folder
     lists: str | None = None  # folder of the split lists, where a set comes with several
     default_lists: str | None = None  # which of several, with lists=null
     group: str | None = None  # pattern of names: images with an equal match depend on each other

@@ -73,7 +73,7 @@ def find_root(data_path: str | Path, names: Iterable[str]) -> Path:
     names = list(dict.fromkeys(names))
     if not path.is_dir():
         raise InputError(
-            f"dataset: no folder {path} (from {Path.cwd()}). Put {names[0]} there or give --data_path "
+            f"dataset: no folder {path} (from {Path.cwd()}). Give the folder of {names[0]} as --data_path "
             "(docs/data.md says where the sets come from)."
         )
     if has_images(path):

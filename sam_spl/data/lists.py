@@ -80,7 +80,7 @@ def choose_lists(
     if name is None:
         raise InputError(
             f"dataset: {root} holds {len(different)} splits ({', '.join(sorted(different))}), whose numbers "
-            f"are not comparable. Choose one, as dataset.lists={sorted(different)[0]}"
+            f"are not comparable. Choose one, as --lists {sorted(different)[0]}."
         )
     return name
 

@@ -52,7 +52,9 @@ class OptimizerConfig:
     name: str = "adan"
     lr: float = 1e-2
     weight_decay: float = 1e-4
-    args: dict[str, Any] = field(default_factory=dict)  # those of a recipe are dropped with name=
+    args: dict[str, Any] = field(
+        default_factory=dict
+    )  # arguments of the optimizer; a recipe's are ignored if you set optimizer.name
     trunk_lr_scale: float = 1.0  # learning rate of a trunk that trains, over that of the rest
     schedule: str = "cosine"  # cosine | multistep
     eta_min: float = 1e-6  # where the cosine ends
@@ -102,7 +104,7 @@ class TrainerConfig:
         require_choice(self.selection, "trainer.selection", ("auto", "val", "last", "test"))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainConfig(RuntimeConfig):
     """Train a network."""
 
@@ -137,7 +139,7 @@ class TrainConfig(RuntimeConfig):
             self.save_dir = f"./checkpoints/{self.dataset.title}-{network}"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TestConfig(RuntimeConfig):
     """Test weights on a data set: scores, pictures and a report."""
 

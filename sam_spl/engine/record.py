@@ -276,11 +276,14 @@ def resumed_config(
     before, now = _flat(recorded(saved.config)), _flat(recorded(asked))
     said = set(now) if given is None else {key for name in given for key in _meant(name, now)}
     changed = {key for key in said if now.get(key) != before.get(key)}
-    refused = sorted(key for key in changed if key not in MAY_CHANGE and not _automatic(key, now.get(key)))
+    # From another folder the same file has another path.
+    moved = {key for key in changed & set(_REFERENCES) if _same_object(str(before[key]), str(now[key]))}
+    kept = changed - moved - set(MAY_CHANGE)
+    refused = sorted(key for key in kept if not _automatic(key, now.get(key)))
     if refused:
-        shown = ", ".join(f"{key}={before.get(key)} and not {now.get(key)}" for key in refused[:4])
+        shown = ", ".join(f"{key}={before.get(key)}, not {now.get(key)}" for key in refused[:4])
         raise ConfigError(
-            f"resume: {saved.path.parent} runs with {shown}. A resumed run keeps its settings; "
+            f"resume: {saved.path.parent} was started with {shown}. A resumed run keeps its settings; "
             f"{', '.join(MAY_CHANGE)} may change. Leave the others out, or start a new run in another "
             "--save_dir."
         )
@@ -288,7 +291,7 @@ def resumed_config(
         f"{key.removesuffix('.name')}={before[key]}"
         for key in _REFERENCES
         if is_reference(str(before.get(key)))
-        and not (key in said and (now.get(key) == before[key] or key in MAY_CHANGE))
+        and not (key in said and (now.get(key) == before[key] or key in moved or key in MAY_CHANGE))
     ]
     if unnamed:
         raise ConfigError(
@@ -296,7 +299,7 @@ def resumed_config(
             f"{' '.join(unnamed)}"
         )
     values = recorded(saved.config)
-    for key in changed & set(MAY_CHANGE):
+    for key in moved | (changed & set(MAY_CHANGE)):
         _put(values, key, now[key])
     if "save_dir" not in changed:
         values["save_dir"] = str(saved.path.parent)  # where the run is now
@@ -333,6 +336,12 @@ def _meant(name: str, flat: Mapping[str, Any]) -> list[str]:
     if name == "experiment":
         return ["dataset.name", "model.name", "recipe"]
     return [key for key in flat if key == name or key.startswith(f"{name}.")] or [name]
+
+
+def _same_object(before: str, now: str) -> bool:
+    """Whether two references name one object of files of one name."""
+    (a, _, one), (b, _, other) = before.rpartition(":"), now.rpartition(":")
+    return a.endswith(".py") and Path(a).name == Path(b).name and one == other
 
 
 def _automatic(key: str, value: Any) -> bool:

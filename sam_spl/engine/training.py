@@ -195,6 +195,8 @@ def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
             ) from None
         if world.main:
             folder.draw(trainer.history, now=True)
+            if saved is not None and saved.state["epoch"] == config.trainer.epochs:
+                log.info("all %d epochs were done before; --epochs N goes on", config.trainer.epochs)
             log.info(
                 "done: weights and log in %s. Test with: %s", folder.path, _test_command(config, folder.path)
             )
@@ -242,7 +244,8 @@ def _test_command(config: TrainConfig, folder: Path) -> str:
         words += ["--lists", dataset.lists] if dataset.lists else []
     else:
         scenes = ", ".join(f"{key}: {value}" for key, value in dataset.synthetic.items())
-        words += [f"dataset.image_size={dataset.image_size}", f"dataset.synthetic={{{scenes}}}"]
+        words += ["--dataset", dataset.name, f"dataset.image_size={dataset.image_size}"]
+        words += [f"dataset.synthetic={{{scenes}}}"]
     return shlex.join(words)
 
 
@@ -421,7 +424,7 @@ def _announce(
         warns, text = auto.announcement(config)
         log.log(logging.WARNING if warns else logging.INFO, "%s", text)
     if val is None:
-        log.info("best.* are the last epoch's: no validation images (trainer.val_share=0.2 holds some out)")
+        log.info("no validation images, so best.* are the last epoch's; trainer.val_share=0.2 holds some out")
     elif val == "test":
         log.warning(
             "best.* are chosen on the TEST images (trainer.selection=test): its scores are optimistic"

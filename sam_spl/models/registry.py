@@ -24,8 +24,10 @@ class ModelConfig:
     """Which network, and the arguments of its constructor."""
 
     name: str = MISSING  # a file of configs/model/, or a class of your own: module:Class, file.py:Class
-    arguments: dict[str, Any] = field(default_factory=dict)  # of its constructor; the others are its file's
-    suggested: dict[str, Any] = field(default_factory=dict)  # by the recipe: used where the argument is null
+    arguments: dict[str, Any] = field(
+        default_factory=dict
+    )  # of the constructor; the others come from its YAML file
+    suggested: dict[str, Any] = field(default_factory=dict)  # from the recipe, for arguments that are null
     trunk_weights: str | None = None  # auto | hub | a SAM 2 file; null: random weights
 
     def __post_init__(self) -> None:

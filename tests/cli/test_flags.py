@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+import sam_spl.config
 from sam_spl.cli.grammar import Word, own_folders, parse
 from sam_spl.cli.main import NAMES, message
 from sam_spl.cli.main import command as command_named
@@ -63,7 +64,7 @@ def test_text_is_taken_literally_and_other_values_by_their_type():
         ["--save_dir", path, "--data_path", path],
         [f"save_dir={path}", f"dataset.data_path={path}"],
     ):
-        config = config_of("train", words)
+        config = config_of("train", ["dataset=sirst", *words])
         assert (config.save_dir, config.dataset.data_path) == (path, path)
     assert config_of("train", ["--lists", "50_50"]).dataset.lists == "50_50"  # no number of 5050
     assert config_of("train", ["dataset.lists=null", "seed=7"]).dataset.lists is None
@@ -287,6 +288,19 @@ def test_help_and_mistyped_flags_need_no_torch(command):
         assert done.returncode == 0, (words, done.stderr)
 
 
+def test_a_group_of_keys_takes_no_value():
+    with pytest.raises(ConfigError, match=r"optimizer: holds keys of its own, as --optimizer\.name adamw"):
+        config_of("train", ["--optimizer", "adamw"])
+
+
+def test_a_recipe_that_would_set_nothing_is_refused(tmp_path):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text("optimizer: {lr: 1}\n")
+    sam_spl.config.add_config_folder(tmp_path)
+    with pytest.raises(ConfigError, match="sets nothing"):
+        config_of("train", ["recipe=mine"])
+
+
 def test_what_is_said_wins_over_what_a_recipe_suggests():
     suggested = config_of("train", ["recipe=scratch"]).model.suggested
     assert suggested == {"head_bias": -4.0}
@@ -299,8 +313,6 @@ def test_what_is_said_wins_over_what_a_recipe_suggests():
 
 
 def test_yaml_files_of_ones_own_that_do_not_compose_are_told_of_in_one_line(tmp_path):
-    import sam_spl.config
-
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "odd.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /losses: bce\n"

@@ -370,8 +370,17 @@ def test_damaged_data_stops_training_before_anything_is_written(damage, message,
 )
 def test_what_a_user_can_get_wrong_in_testing(argv, code, message, trained, folder, tmp_path, capsys):
     fill = {"folder": folder, "tmp": tmp_path, "run": trained}
-    ended, text = _failure("test", [word.format(**fill) for word in argv], capsys)
+    named = ["dataset=synthetic"] if argv and "--dataset" not in argv else []
+    ended, text = _failure("test", [*named, *(word.format(**fill) for word in argv)], capsys)
     assert (ended, message.format(**fill) in text) == (code, True), text
+
+
+def test_a_set_that_is_not_named_is_not_replaced_by_generated_images(trained, folder, capsys):
+    code, text = _failure("test", ["--weights", trained], capsys)
+    assert (code, "name the set to test on" in text) == (2, True)
+    for command in ("train", "test"):
+        code, text = _failure(command, ["--data_path", folder, "--weights", trained], capsys)
+        assert (code, "needs the name of a set as well" in text) == (2, True)
 
 
 def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):

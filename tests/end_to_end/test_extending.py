@@ -120,7 +120,12 @@ def test_code_and_files_of_ones_own_train_test_save_and_load(own, capsys):
         run(["train", *again])
     error = capsys.readouterr().err
     assert error.rstrip().endswith(f"model={code}:Net loss={code}:Dice trainer.augment={code}:plain_resize")
+    other = own / "elsewhere" / "code.py"  # the same file from another folder
+    other.parent.mkdir()
+    other.write_text(CODE)
+    named = [str(word).replace(str(code), str(other)) for word in named]
     train([*again, *named])
+    assert str(other) in (save / "config.yaml").read_text()
     assert len((save / "metrics.jsonl").read_text().splitlines()) == 2
 
 
