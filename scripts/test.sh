@@ -5,6 +5,8 @@
 #   SAM_SPL_DATA=/data bash scripts/test.sh       also the tests on real data, found at /data/SIRST
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 if [ $# -eq 0 ]; then
-    set -- -m "not slow and not gpu" --durations=8
+    # Two processes of one thread each, a file at a time: small tensors gain nothing from threads.
+    set -- -m "not slow and not gpu" --durations=8 -n 2 --dist loadfile
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi
 exec .venv/bin/python -m pytest "$@"

@@ -8,6 +8,7 @@ command -v "$python" >/dev/null || { echo "test_lowest: no $python. Name one: PY
 .venv-lowest/bin/python -m pip install --quiet uv
 .venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[dev]'
 if [ $# -eq 0 ]; then
-    set -- -m "not slow and not gpu"
+    set -- -m "not slow and not gpu" -n 2 --dist loadfile
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 fi
 exec .venv-lowest/bin/python -m pytest "$@"

@@ -100,8 +100,8 @@ def test_a_digest_that_is_given_is_checked(server, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"names": ["tiny", "small"], "sha256": "0" * 64}, "sha256: is of one file"),
-        ({"sha256": "0" * 64}, "sha256: is of one file"),
+        ({"names": ["tiny", "small"], "sha256": "0" * 64}, "sha256: belongs to one file"),
+        ({"sha256": "0" * 64}, "sha256: belongs to one file"),
         ({"names": ["tiny"], "sha256": "abc"}, "give 64 hexadecimal digits"),
         ({"names": ["tinny"]}, "names: 'tinny' is unknown. Nearest: tiny"),
     ],

@@ -80,7 +80,7 @@ def test_several_splits_must_be_chosen_from(folder):
     (folder / "50_50").mkdir()
     for name in ("train", "test"):
         (folder / "50_50" / f"{name}.txt").write_text("im_0")
-    with pytest.raises(InputError, match=r"holds 2 splits .* dataset\.lists="):
+    with pytest.raises(InputError, match=r"holds 2 splits .* --lists"):
         find_split(folder)
     assert _names(find_split(folder, "50_50").train) == ["im_0"]
     assert _names(find_split(folder, "5050").train) == ["im_0"]  # what YAML makes of 50_50
