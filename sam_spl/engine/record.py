@@ -109,18 +109,24 @@ class RunFolder:
         """Hold the folder: a second run that would write here stops with one line."""
         return lock(self.path)
 
-    def begin(self, config: TrainConfig, model: nn.Module, *, overwrite: bool) -> None:
-        """Make the folder for a new run.
+    def check_free(self) -> None:
+        """Look whether a new run can begin here.
 
         Raises:
-            ConfigError: it holds a run already.
-            InputError: it cannot be written.
+            ConfigError: the folder holds a run already.
         """
-        if self._held() and not overwrite:
+        if held := self._held():
             raise ConfigError(
-                f"save_dir: {self.path} holds a run already ({', '.join(self._held())}). Continue it with "
+                f"save_dir: {self.path} holds a run already ({', '.join(held)}). Continue it with "
                 f"--resume {self.path}, choose another --save_dir, or replace it with overwrite=true."
             )
+
+    def begin(self, config: TrainConfig, model: nn.Module) -> None:
+        """Make the folder for a new run, and remove what an earlier one left.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         self._write_config(config)
         write_text(self.path / "metrics.jsonl", "")
         for name in (*_WEIGHTS, _FROZEN, "curves.png", "train.log"):

@@ -174,11 +174,14 @@ def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
             _same_images(saved, data)
             trainer.resume(saved)
         if world.main:
+            if saved is None and not config.overwrite:
+                folder.check_free()
+            # A logger may fail, or write at once: after the check, and before anything is removed.
             if make_logger is not None:
                 loggers.append(make_logger(folder.path))
                 stack.callback(loggers[0].close)
             if saved is None:
-                folder.begin(config, model, overwrite=config.overwrite)
+                folder.begin(config, model)
             elif saved.path.stat().st_mtime_ns != saved.written:
                 raise InputError(f"resume: another process has written {saved.path} meanwhile. Start again.")
             else:

@@ -437,6 +437,20 @@ def test_what_fails_late_leaves_the_run_that_would_be_replaced(copy, capsys):
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
+class Writing:
+    """A logger that writes a file as soon as it is made."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "events").write_text("")
+
+
+def test_a_refused_run_leaves_nothing_of_its_logger(copy, capsys):
+    words = [*SMALL, f"save_dir={copy}", "logger=tests.engine.test_record:Writing"]
+    code, error = failure(words, capsys)
+    assert (code, "holds a run already" in error) == (2, True)
+    assert not (copy / "events").exists()
+
+
 def test_replacing_a_run_removes_the_tests_of_its_weights(copy):
     (copy / "test-best-x").mkdir()
     (copy / "test-best-x" / "results.json").write_text("{}")
