@@ -24,8 +24,9 @@ fingerprint=$(cat pyproject.toml constraints.txt scripts/setup.sh | cksum)
 
 if [ "$(cat .venv/installed 2>/dev/null || true)" != "$fingerprint" ]; then
     python=$(find_python) || fail "no Python 3.11 or newer found ($(python3 --version 2>&1 || echo 'no python3')). Install one, or name it: PYTHON=/path/to/python3.12 bash $0"
+    # A word, no refusal: uv links files from its cache, and then a second checkout takes next to nothing.
     free=$(df -Pm . | awk 'NR == 2 {print $4}')
-    [ -d .venv ] || [ "$free" -ge 9000 ] || fail "only $free MB free in $PWD; PyTorch with its CUDA libraries needs about 9000. Free some space."
+    [ -d .venv ] || [ "$free" -ge 9000 ] || echo "setup: only $free MB free in $PWD; PyTorch with its CUDA libraries takes 5200, and its download as much while it lasts" >&2
 
     echo "setup: installing into .venv with $("$python" --version) (PyTorch is several GB; minutes on the first run)"
     if [ ! -x .venv/bin/python ]; then
@@ -43,7 +44,7 @@ if [ "$(cat .venv/installed 2>/dev/null || true)" != "$fingerprint" ]; then
     } >"$log" 2>&1 || {
         tail -n 12 "$log" >&2
         if grep -qiE 'no space left' "$log"; then
-            fail "the disk is full. Free about 9 GB and run this again."
+            fail "the disk is full. Free some 6 GB (10 without uv) and run this again."
         elif grep -qiE 'connection (refused|reset|error)|could not connect|newconnectionerror|failed to fetch|name or service|name resolution|timed out|dns error|unreachable|proxyerror' "$log"; then
             fail "the package index could not be reached. Check the network (or PIP_INDEX_URL and UV_INDEX_URL for a mirror) and run this again."
         fi
