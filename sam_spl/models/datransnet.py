@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sam_spl.errors import ConfigError
 from sam_spl.models.datransnet_published import DATRANSNET
+from sam_spl.models.gradformer import GradFormer
 from sam_spl.models.layers import conv_bn_relu
 
 _WIDTHS = (16, 32, 64, 128)  # of x1 ... x4
@@ -94,93 +95,6 @@ class Res(nn.Module):
         return F.leaky_relu(self.bn2(self.conv2(x)) + shortcut, 0.01)
 
 
-class GradFormer(nn.Module):
-    """Dynamic attention over central differences, one head per shift (DATransNet, section II-B).
-
-    Channels attend to channels, so time and memory are linear in the number of pixels. The 8C difference maps
-    of a shift (each neighbour at distance s minus the pixel) are never made: a 1x1 convolution over them is a
-    3x3 convolution of dilation s whose centre tap is minus the sum of the others.
-
-    Args:
-        channels: in and out.
-        attention_channels: T, divided among the heads.
-        shifts: distance of the neighbours in pixels, one head each.
-        scale: what scores are divided by, the training size over the feature's stride.
-
-    Shape:
-        - x: (B, channels, H, W), H and W above the largest shift
-        - returns: the same
-    """
-
-    def __init__(self, channels: int, attention_channels: int, shifts: tuple[int, ...], scale: float) -> None:
-        super().__init__()
-        head = attention_channels // len(shifts)
-        self.shifts, self.scale = shifts, scale
-        self.queries = nn.ModuleList(nn.Conv2d(channels, head, 1, bias=False) for _ in shifts)
-        self.keys = nn.ModuleList(nn.Conv2d(8 * channels, 8 * head, 1, bias=False) for _ in shifts)
-        self.values = nn.ModuleList(nn.Conv2d(8 * channels, 8 * head, 1, bias=False) for _ in shifts)
-        self.out = nn.Sequential(
-            nn.Conv2d(attention_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Variances of the scores are near InstanceNorm's eps: half precision would lose them.
-        with torch.autocast(x.device.type, enabled=False):
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            return self.out(self._attend(wide))
-
-    def _attend(self, x: Tensor) -> Tensor:
-        size = x.shape[-2:]
-        q = _stack_heads([query(x) for query in self.queries])  # (B, heads, h, HW)
-        weights = [
-            torch.cat([key.get_parameter("weight"), value.get_parameter("weight")])
-            for key, value in zip(self.keys, self.values, strict=True)
-        ]
-        pairs = [
-            differences(x, weight, shift).chunk(2, dim=1)
-            for weight, shift in zip(weights, self.shifts, strict=True)
-        ]
-        k, v = (_stack_heads(list(heads)) for heads in zip(*pairs, strict=True))  # (B, heads, 8h, HW)
-
-        # Unit length along HW, divided out after the product.
-        lengths = q.norm(dim=-1)[..., :, None] * k.norm(dim=-1)[..., None, :]
-        score = q @ k.transpose(-1, -2) / lengths.clamp_min(1e-12) / self.scale  # (B, heads, h, 8h)
-        score = F.instance_norm(score).softmax(dim=-1)
-        return (score @ v).flatten(1, 2).unflatten(-1, size)  # (B, T, H, W)
-
-
-def differences(x: Tensor, weight: Tensor, shift: int) -> Tensor:
-    """A 1x1 convolution over the eight central differences at a distance; the border is reflected.
-
-    Args:
-        x: (B, C, H, W).
-        weight: (N, 8C, 1, 1), neighbour by neighbour: up-left, up, up-right, left, right, down-left, down,
-            down-right.
-        shift: in pixels.
-
-    Returns:
-        (B, N, H, W).
-    """
-    taps = weight.reshape(len(weight), 8, -1).transpose(1, 2)  # (N, C, 8)
-    kernel = torch.cat([taps[..., :4], -taps.sum(-1, keepdim=True), taps[..., 4:]], dim=-1).unflatten(
-        -1, (3, 3)
-    )
-    # Differences do not see a channel's mean, but with rounded taps, which no longer sum to zero, it would
-    # swamp them.
-    x = x - x.mean((2, 3), keepdim=True)
-    return F.conv2d(F.pad(x, (shift,) * 4, mode="reflect"), kernel, dilation=shift)
-
-
-def _stack_heads(maps: list[Tensor]) -> Tensor:
-    """(B, rows, H, W) of each head to (B, heads, rows, HW), in the published memory order.
-
-    Heads are stacked behind the channels and the memory is then read as if in front of them, so the rows of
-    one "head" interleave the channels of all. Published weights need exactly that.
-    """
-    batch, rows = maps[0].shape[:2]
-    return torch.stack(maps, dim=2).reshape(batch, len(maps), rows, -1)
-
-
 class GFEM(nn.Module):
     """Global features of the deepest level: non-local in space, gated in channels (section II-C)."""
 
@@ -211,11 +125,12 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.back[1].get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.theta(x).flatten(2).transpose(1, 2)  # (B, HW, inner)
-        k = F.max_pool2d(self.phi(x), 2).flatten(2).transpose(1, 2)  # (B, HW / 4, inner)
-        v = F.max_pool2d(self.g(x), 2).flatten(2).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(q, k, v, scale=1.0)
-        return self.back(attended.transpose(1, 2).unflatten(2, x.shape[-2:]))
+        # One head: with four dimensions attention takes the kernels that never hold the HW x HW / 4 scores.
+        q = self.theta(x).flatten(2).mT[:, None]  # (B, 1, HW, inner)
+        k = F.max_pool2d(self.phi(x), 2).flatten(2).mT[:, None]  # (B, 1, HW / 4, inner)
+        v = F.max_pool2d(self.g(x), 2).flatten(2).mT[:, None]
+        attended = F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0]
+        return self.back(attended.mT.unflatten(2, x.shape[-2:]))
 
 
 class GatedUp(nn.Module):

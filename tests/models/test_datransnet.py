@@ -8,13 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from sam_spl.engine.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
 from sam_spl.engine.optim import learning_rate
 from sam_spl.errors import InputError
-from sam_spl.models.datransnet import GradFormer, differences
 from sam_spl.models.datransnet_published import DATRANSNET
 from sam_spl.models.registry import build_model
 from sam_spl.weights.formats import read_weights, save_weights
@@ -72,48 +70,6 @@ def test_names_and_counts_are_the_published_ones(published):
     assert set(ours) <= set(published)
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     assert sum(v.numel() for name, v in published.items() if not name.endswith(buffers)) == 2_930_729
-
-
-@pytest.mark.parametrize("shift", [1, 3])
-def test_differences_equal_their_definition(shift):
-    x = torch.randn(2, 3, 9, 11, dtype=torch.float64)
-    weight = torch.randn(5, 24, 1, 1, dtype=torch.float64)
-    padded = F.pad(x, (shift,) * 4, mode="reflect")
-    neighbours = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
-    maps = [
-        padded[..., shift + dy * shift : shift + dy * shift + 9, shift + dx * shift : shift + dx * shift + 11]
-        - x
-        for dy, dx in neighbours
-    ]
-    expected = F.conv2d(torch.cat(maps, dim=1), weight)
-    torch.testing.assert_close(differences(x, weight, shift), expected, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("shift", [1, 3])
-def test_differences_do_not_see_a_constant_however_the_taps_are_rounded(shift):
-    """With taps rounded to 8 bits, whose sum is no longer zero, a constant of 100 must not come through."""
-    weight = torch.randn(5, 24, 1, 1, generator=torch.manual_seed(0)).bfloat16()
-    x = (2 * torch.randn(2, 3, 16, 16, generator=torch.manual_seed(1))).round().bfloat16() / 2
-    assert not differences(torch.full_like(x, 100.0), weight, shift).any()
-    expected = differences(x.double(), weight.double(), shift).float()
-    high = differences(x + 64, weight, shift).float()  # sums that bfloat16 holds exactly
-    assert (high - expected).abs().max() < 0.03 * expected.std()
-
-
-def test_attention_memory_is_linear_in_the_number_of_pixels():
-    part = GradFormer(16, 16, (1, 3), scale=256.0).eval()
-    largest = []
-    for size in (32, 64):
-        sizes: list[int] = []
-
-        def note(x, sizes=sizes):
-            sizes.append(x.numel())
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-            part(torch.randn(1, 16, size, size))
-        largest.append(max(sizes))
-    assert largest[1] <= 4.5 * largest[0]
 
 
 @pytest.mark.parametrize("size", [(32, 32), (45, 70)])
