@@ -48,7 +48,7 @@ def prepare(config: PrepareConfig) -> None:
     from sam_spl.data.prepare import image_files, read_labels, split_names, write_folder
 
     images = image_files(Path(config.images).expanduser())
-    labels, without = read_labels(
+    labels, without, unused = read_labels(
         images, masks=config.masks, coco=config.coco, labelme=config.labelme, unlabelled=config.unlabelled
     )
     shares = {"val": config.val, "test": config.test}
@@ -58,6 +58,8 @@ def prepare(config: PrepareConfig) -> None:
     counts = ", ".join(f"{len(names)} {role}" for role, names in split.items())
     skipped = f", {len(without)} without label skipped" if without and config.unlabelled == "skip" else ""
     print(f"{output}: {counts} images, {empty} of them without target{skipped}")
+    if unused:
+        print(f"note: {len(unused)} masks have no image and are left out, first {', '.join(unused[:3])}")
     print(f"check: sam-spl check {shlex.quote(str(output))}")
     print(f"train: sam-spl train --dataset custom --data_path {shlex.quote(str(output))}")
 

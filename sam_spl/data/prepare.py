@@ -29,8 +29,8 @@ def read_labels(
     coco: str | Path | None = None,
     labelme: str | Path | None = None,
     unlabelled: str = "error",
-) -> tuple[Labels, list[str]]:
-    """The labels of images from one of three kinds of files, and the names of images without label.
+) -> tuple[Labels, list[str], list[str]]:
+    """The labels of images from one of three kinds of files.
 
     Args:
         images: name -> file. Files in the folder of masks are not images.
@@ -39,15 +39,19 @@ def read_labels(
         labelme: folder of LabelMe files.
         unlabelled: what to do about images without label: ``error``, ``skip``, or ``empty`` for no target.
 
+    Returns:
+        The labels, the names of images without label, and those of mask files without image.
+
     Raises:
         InputError: labels cannot be read, or images have none and ``unlabelled`` is ``error``.
     """
+    unused = list[str]()
     if masks is not None:
         folder = Path(masks).expanduser()
         images = {
             name: path for name, path in images.items() if folder.resolve() not in path.resolve().parents
         }
-        labels = labels_from_masks(images, folder)
+        labels, unused = labels_from_masks(images, folder)
     elif coco is not None:
         labels = labels_from_coco(images, Path(coco).expanduser())
     else:
@@ -61,11 +65,14 @@ def read_labels(
         )
     if unlabelled == "empty":
         labels |= {name: lambda size: np.zeros(size, bool) for name in without}
-    return labels, without
+    return labels, without, unused
 
 
-def labels_from_masks(images: Mapping[str, Path], folder: Path) -> Labels:
+def labels_from_masks(images: Mapping[str, Path], folder: Path) -> tuple[Labels, list[str]]:
     """Mask files named like their images, also with ``_pixels0``, ``_mask`` or ``_label`` added.
+
+    Returns:
+        The labels, and the names of mask files that are of no image.
 
     Raises:
         InputError: there is no mask.
@@ -74,8 +81,10 @@ def labels_from_masks(images: Mapping[str, Path], folder: Path) -> Labels:
     if not masks:
         raise InputError(f"{folder} is not a folder, or holds no masks. Give the folder of the mask files.")
     files = Files.of(images, masks)
-    found = {name: files.mask(name) for name in images}
-    return {name: partial(_mask, path) for name, path in found.items() if path}
+    found = {name: path for name in images if (path := files.mask(name))}
+    used = {*found.values()}
+    labels: Labels = {name: partial(_mask, path) for name, path in found.items()}
+    return labels, [name for name, path in masks.items() if path not in used]
 
 
 def labels_from_coco(images: Mapping[str, Path], file: Path) -> Labels:

@@ -69,9 +69,23 @@ def test_masks_among_the_images_are_labels_and_not_images(images, capsys):
         cv2.imwrite(str(masks / f"{path.stem}_mask.png"), np.eye(24, 32, dtype=np.uint8) * 255)
     target = images.parent / "mine"
     _prepare(images, target, masks=str(masks), link=True)
-    assert "5 train, 1 test images, 0 of them without target" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "5 train, 1 test images, 0 of them without target" in output
+    assert "note" not in output
     assert (target / "images" / "run0_0.bmp").samefile(images / "run0_0.bmp")
     assert (cv2.imread(str(target / "masks" / "run0_0.png"), 0) == np.eye(24, 32) * 255).all()
+
+
+def test_masks_without_image_are_counted(images, capsys):
+    masks = images.parent / "masks"
+    masks.mkdir()
+    for name in [*(path.stem for path in images.iterdir()), *(f"other_{k}" for k in range(4))]:
+        cv2.imwrite(str(masks / f"{name}.png"), np.eye(24, 32, dtype=np.uint8) * 255)
+    _prepare(images, images.parent / "mine", masks=str(masks))
+    first, note, *_ = capsys.readouterr().out.splitlines()
+    assert "5 train, 1 test images" in first
+    assert note == "note: 4 masks have no image and are left out, first other_0, other_1, other_2"
+    assert len(list((images.parent / "mine" / "masks").iterdir())) == 6
 
 
 def test_labelme_files_beside_the_images_are_found(images, capsys):
