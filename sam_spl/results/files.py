@@ -68,10 +68,10 @@ def write_result(folder: Path, report: Mapping[str, Any]) -> None:
 
 
 def find_results(paths: Iterable[str | Path]) -> list[Report]:
-    """The result files at or below each path.
+    """The result files at or below each path, each with the ``folder`` that it lies in.
 
     Raises:
-        InputError: there is none, or one that ``testing.py`` did not write as it is: a key is missing or of
+        InputError: there is none, or one that no test wrote as it is: a key is missing or of
             another kind, counts are impossible, or images do not add up to the figures.
     """
     reports: list[Report] = []
@@ -115,14 +115,14 @@ def _read(file: Path) -> Report:
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{file} is not a result file of testing.py ({error}).") from error
+        raise InputError(f"{file} is not a result file of a test ({error}).") from error
     if not isinstance(report, dict):
-        raise InputError(f"{file} is not a result file of testing.py (no table of keys).")
+        raise InputError(f"{file} is not a result file of a test (no table of keys).")
     if wrong := _wrong(report):
         raise InputError(
-            f"{file}: {wrong}. The file was changed or damaged, or was not written by testing.py. Test again."
+            f"{file}: {wrong}. The file was changed or damaged, or was not written by a test. Test again."
         )
-    return report
+    return report | {"folder": str(file.parent)}
 
 
 def _wrong(report: Report) -> str | None:

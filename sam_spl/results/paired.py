@@ -12,7 +12,16 @@ from sam_spl.metrics.comparison import Comparison, compare_runs, paired_test
 from sam_spl.metrics.figures import MAIN, Figure, figures
 from sam_spl.results.compare import bounds, text_table
 from sam_spl.results.files import Report, columns_of
-from sam_spl.results.runs import described, distinct, groups_in, repeats, run_name, same_images, setting
+from sam_spl.results.runs import (
+    described,
+    distinct,
+    groups_in,
+    repeats,
+    run_name,
+    same_images,
+    setting,
+    several_tests,
+)
 
 _CLAIM = 0.01  # of a figure in percent: one point
 
@@ -31,7 +40,8 @@ def two_sides(reports: Sequence[Report]) -> tuple[list[Report], list[Report]]:
     if len(sides) != 2:
         raise ConfigError(
             f"--paired: {len(reports)} results of {len(sides)} settings; it takes two results, or runs of "
-            "two settings. Name the sides: sam-spl compare A1 A2 --against B1 B2"
+            "two settings. Name the sides: sam-spl compare A1 A2 --against B1 B2."
+            f"{several_tests(reports)}"
         )
     first, second = sides.values()
     return first, second
@@ -67,7 +77,7 @@ def paired(a: Sequence[Report], b: Sequence[Report], *, resamples: int = 10000) 
         if len(settings) > 1:
             raise ConfigError(
                 f"--against: {', '.join(map(run_name, side))} are of {len(settings)} settings. A side takes "
-                "runs that differ in their seed only."
+                f"runs that differ in their seed only.{several_tests([*a, *b])}"
             )
     if twins := [one for one in a for other in b if repeats(one, other, name)]:
         raise ConfigError(f"--paired: {run_name(twins[0])} is on both sides. Name two different results.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ _NOT_RULES = ("scores", "intervals", "differs", "images", "note")
 def run_name(report: Report) -> str:
     """The folder that the weights lie in."""
     return Path(report["weights"]["file"]).parent.name
+
+
+def several_tests(reports: Sequence[Report]) -> str:
+    """A sentence with the folders to choose from, where a run was tested more than once; else nothing."""
+    files = [report["weights"]["file"] for report in reports]
+    several = [one for one in reports if files.count(one["weights"]["file"]) > 1]
+    folders = [one["folder"] for one in several if "folder" in one]  # read from a file
+    names = " ".join(map(shlex.quote, folders))
+    return f" A run with several tests is named by the folder of one of them: {names}" if folders else ""
 
 
 def described(report: Report, protocol: str) -> dict[str, Any]:
@@ -111,7 +121,7 @@ def same_images(reports: Sequence[Report], protocol: str) -> list[Rows]:
         if alone := sorted(first.keys() ^ rows.keys()):
             raise InputError(
                 f"{both} are of different images ({len(alone)} in one only, first {alone[0]}). Test both on "
-                "the same split."
+                f"the same split.{several_tests(reports)}"
             )
         for key, rule in rules.items():
             if (other := _rules(report, protocol).get(key)) != rule:

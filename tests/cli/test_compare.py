@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -33,6 +34,43 @@ def test_sides_are_found_or_named_and_a_result_counts_once(tmp_path, capsys):
     assert "these two weights only" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="1 results of 1 settings; it takes two"):
         _compare(a[0], paired=True)
+
+
+def _tested(folder, name, seed, *, tested_on):
+    report = result(name, seed, 0.01)
+    report["dataset"] |= {"name": tested_on, "fingerprint": tested_on}
+    if tested_on == "NUDT-SIRST":
+        for row in report["images"]:
+            row["name"] = f"nudt_{row['name']}"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_of_runs_with_several_tests_the_folders_to_choose_from_are_named(tmp_path, capsys):
+    sirst, nudt = (
+        [
+            _tested(tmp_path / run / f"test-{name}", run, seed, tested_on=name)
+            for run, seed in (("a", 1), ("b 2", 2))
+        ]
+        for name in ("SIRST", "NUDT-SIRST")
+    )
+    a, b = tmp_path / "a", tmp_path / "b 2"
+    said = "A run with several tests is named by the folder of one of them: "
+    with pytest.raises(ConfigError, match="4 results of 4 settings; it takes two results") as error:
+        _compare(a, b, paired=True)
+    folders = shlex.split(str(error.value).partition(said)[2])
+    assert sorted(folders) == sorted(map(str, [*sirst, *nudt]))
+    _compare(*(folder for folder in folders if "SIRST" in folder and "NUDT" not in folder), paired=True)
+    assert "a minus b 2 on 9 images" in capsys.readouterr().out  # as the message says
+
+    with pytest.raises(InputError, match=f"of different images .*{said}{sirst[0]}|{nudt[0]}"):
+        _compare(a, paired=True)
+    with pytest.raises(ConfigError, match=f"of 2 settings.*{said}.*{nudt[0]}"):
+        _compare(a, against=[str(b)])
+    with pytest.raises(InputError, match=r"of different images") as error:
+        _compare(sirst[0], nudt[1], paired=True)
+    assert said not in str(error.value)  # each has one
 
 
 def test_what_is_not_there_and_unknown_forms_are_refused(tmp_path):
