@@ -18,6 +18,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sam_spl.errors import ConfigError, nearest
+from sam_spl.errors import plain as plain_name
 
 T = TypeVar("T")
 
@@ -67,6 +68,17 @@ def group_files(group: str) -> dict[str, Path]:
         for path in sorted((folder / group).glob("*.yaml")):
             files.setdefault(path.stem, path)
     return dict(sorted(files.items()))
+
+
+def choice_named(group: str, name: str) -> str:
+    """The choice of a group that a name means in any case, hyphens and underscores.
+
+    Returns:
+        ``name`` itself where it is a choice, and where none or several are spelled so.
+    """
+    files = group_files(group)
+    alike = [choice for choice in files if plain_name(choice) == plain_name(name)]
+    return alike[0] if name not in files and len(alike) == 1 else name
 
 
 def group_file(group: str, name: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+_FEW = 10  # names that a message may list
+
 
 class UserError(ValueError):
     """One message that says what is wrong, where, and how to fix it."""
@@ -24,14 +26,15 @@ class ConfigError(UserError):
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
-    """The valid names closest to ``name``, or all of them where none is close, for an error message."""
+    """The valid names closest to ``name``, for an error message; where none is close, all of a few names."""
     known = sorted(known)
     lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), list(lower), n=limit, cutoff=0.5)
-    if close:
-        return ", ".join(lower[candidate] for candidate in close)
     top = [candidate for candidate in known if "." not in candidate] or known
-    return ", ".join(top[:20]) + (", ..." if len(top) > 20 else "")
+    if not close and len(top) <= _FEW:
+        return ", ".join(top)
+    close = close or difflib.get_close_matches(name.lower(), list(lower), n=limit, cutoff=0.0)
+    return ", ".join(lower[candidate] for candidate in close)
 
 
 def plain(name: str) -> str:

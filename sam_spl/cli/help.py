@@ -44,7 +44,7 @@ def overview(commands: dict[str, Command]) -> str:
     """The commands, one a line."""
     rows = [(name, (inspect.getdoc(of.config) or "").split("\n")[0]) for name, of in commands.items()]
     usage = "usage: sam-spl COMMAND [--key value | key=value ...]"
-    more = "sam-spl COMMAND --help shows the keys of a command, with examples."
+    more = "sam-spl COMMAND --help shows the keys of a command, with examples. --version shows the version."
     return "\n".join([usage, "", _rows(rows), "", more])
 
 

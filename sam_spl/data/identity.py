@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sam_spl.config import group_file, group_files
 from sam_spl.data.config import DatasetConfig
+from sam_spl.data.known import dataset_contents
 from sam_spl.data.layout import Item, Split, fingerprint
 from sam_spl.data.reading import decode
 from sam_spl.errors import InputError
@@ -74,8 +74,7 @@ def identify(config: DatasetConfig, split: Split, sizes: Iterable[tuple[int, int
 
 def _signs_of_another(config: DatasetConfig, counts: str, lists: set[str]) -> list[str]:
     """Lists of another known set, or its counts of images, or more images than the named set has."""
-    for name in group_files("dataset"):
-        other = group_file("dataset", name)
+    for name, other in dataset_contents().items():
         title = other.get("title", name)
         if other.get("name", name) == config.name:
             continue

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
@@ -8,7 +10,7 @@ from sam_spl.cli.grammar import Word, own_folders, parse
 from sam_spl.cli.main import NAMES, message
 from sam_spl.cli.main import command as command_named
 from sam_spl.cli.sweep import jobs
-from sam_spl.config import config_folder
+from sam_spl.config import choice_named, config_folder
 from sam_spl.data.known import dataset_named
 from sam_spl.errors import ConfigError, InputError, nearest
 from tests.conftest import ROOT, config_of
@@ -42,6 +44,7 @@ def words_of(name: str, line: str | list[str]) -> list[Word]:
         ("dataset=SIRST,[SIRST,nudt]", ["dataset=sirst,[sirst,nudt_sirst]"]),
         ("--dataset.mean 0.1 -0.2 -.3 --lr 1", ["dataset.mean=[0.1,-0.2,-.3]", "optimizer.lr=1"]),
         ("--loss_func BCEWithLogitsLoss", ["loss=bce"]),
+        ("--loss_func SoftIoULoss", ["loss=soft_iou"]),
         ("--config_path sam2/configs/sam2.1/sam2.1_hiera_l.yaml", ["model=sam_spl_l"]),
         ("model.block=vgg --model.num_heads 2", ["model.arguments.block=vgg", "model.arguments.num_heads=2"]),
         ("loss.bce=0.5", ["loss.arguments.bce=0.5"]),
@@ -119,11 +122,56 @@ def test_data_sets_are_known_by_every_name_in_any_case():
     assert dataset_named("NUDT-SIRST-Sea") == "nudt_sea"
     with pytest.raises(ConfigError, match="custom"):
         dataset_named("nowhere")
+    with pytest.raises(ConfigError) as error:
+        dataset_named("nosuch")  # like none of them: still a few, each set once, and where the others are
+    nearest_names = str(error.value).partition("Nearest: ")[2].partition(". All of them: ")[0].split(", ")
+    assert len({dataset_named(one) for one in nearest_names}) == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "canonical"),
+    [
+        ("--model DATransNet", "model=datransnet"),
+        ("model=SAM-SPL-T", "model=sam_spl_t"),
+        ("--model sam-spl-t,DATransNet", "model=sam_spl_t,datransnet"),
+        ("--model samspl", "model=samspl"),  # no network's
+        ("--model ./My-Net.py:MyNet", "model=./My-Net.py:MyNet"),
+        ("--recipe DATransNet-Aug", "recipe=datransnet_aug"),
+        ("recipe=SAM_SPL", "recipe=sam_spl"),
+        ("--experiment sam-spl-nudt-sirst", "experiment=sam_spl_nudt_sirst"),
+        ("--loss Soft-IoU", "loss=soft_iou"),
+    ],
+)
+def test_choices_are_known_in_any_case_and_punctuation(typed, canonical):
+    assert [str(word) for word in words_of("train", typed)] == [canonical]
+
+
+def test_a_choice_in_another_spelling_is_saved_under_its_own_name():
+    config = config_of(
+        "train", ["--model", "DATransNet", "--recipe", "DATransNet", "--dataset", "NUAA-SIRST"]
+    )
+    assert (config.model.name, config.recipe, config.dataset.name) == ("datransnet", "datransnet", "sirst")
+    with pytest.raises(ConfigError, match=r"model: 'DATransNets' is unknown\. Nearest: datransnet"):
+        config_of("train", ["--model", "DATransNets"])
+
+
+def test_of_choices_that_differ_in_punctuation_only_the_exact_one_is_meant(tmp_path):
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "softiou.yaml").write_text("name: segmentation\n")
+    sam_spl.config.add_config_folder(tmp_path)
+    assert [choice_named("loss", name) for name in ("softiou", "soft_iou", "Soft-IoU")] == [
+        "softiou",
+        "soft_iou",
+        "Soft-IoU",
+    ]
 
 
 def test_nearest_names():
     assert nearest("leraning_rate", ["learning_rate", "loss"]) == "learning_rate"
     assert nearest("zzz", ["a", "b", "a.c"]) == "a, b"
+    many = [f"key_{letter}" for letter in "abcdefghijkl"]
+    assert nearest("zzz_l", many).split(", ")[0] == "key_l"  # of too many to list the nearest, far as it is
+    assert len(nearest("zzz", many).split(", ")) == 3
 
 
 class _Broken(Dataset):
@@ -278,12 +326,17 @@ def test_lists_are_a_union_in_training_and_one_after_the_other_in_testing():
     assert found["nudt_sirst-y_z_"] == ["dataset=nudt_sirst", "weights=b/y (z)"]
 
 
+@pytest.mark.parametrize("start", [["-m", "sam_spl"], ["-c", "from sam_spl.cli.main import main; main()"]])
+def test_the_version_is_told(command, start):
+    done = command(sys.executable, *start, "--version")
+    assert (done.returncode, done.stdout) == (0, f"sam-spl {sam_spl.__version__}\n")
+
+
 def test_help_and_mistyped_flags_need_no_torch(command):
     code = "import sys; from sam_spl.cli.main import execute; execute(sys.argv[1:]); "
     code += "sys.exit('torch' in sys.modules)"
-    import sys
-
-    for words in ([], ["train", "--help"], ["test", "--help"], ["score", "--help"], ["train", "--config"]):
+    lines = ("", "--version", "train --help", "test --help", "score --help", "train --config")
+    for words in map(str.split, lines):
         done = command(sys.executable, "-c", code, *words)
         assert done.returncode == 0, (words, done.stderr)
 

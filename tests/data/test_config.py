@@ -9,7 +9,7 @@ import pytest
 from sam_spl import config as configuration
 from sam_spl.config import plain, read
 from sam_spl.data.config import RESIZE_RULES, CopyPasteConfig, DatasetConfig
-from sam_spl.data.known import dataset_named, network_input
+from sam_spl.data.known import dataset_contents, dataset_named, network_input
 from sam_spl.data.transforms import AUGMENTATIONS
 from sam_spl.errors import ConfigError
 from sam_spl.resize import RULES
@@ -125,9 +125,24 @@ def test_a_file_in_a_folder_of_ones_own_is_a_set(own_folder):
 def test_a_faulty_file_is_named_in_one_line(own_folder, content, message):
     (own_folder / "sea.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message) as error:
-        dataset_named("sirst")
+        dataset_named("Sea")
     assert str(error.value).startswith(str(own_folder / "sea.yaml"))
     assert "\n" not in str(error.value)
+
+
+def test_a_faulty_file_stops_what_needs_it_and_nothing_else(own_folder, caplog):
+    (own_folder / "sea.yaml").write_text("aliases: [1\n")
+    assert DatasetConfig.named("sirst").title == "SIRST"
+    assert caplog.text == ""  # the file of a name is read, and no other
+    for name in ("NUAA-SIRST", "irstd1k"):  # an alias may be any file's
+        assert dataset_named(name) in ("sirst", "irstd_1k")
+    (line,) = caplog.messages  # once
+    assert line.startswith(f"warning: data set sea is left out: {own_folder / 'sea.yaml'}: cannot be read")
+    assert "\n" not in line
+    assert "sea" not in dataset_contents()
+    for use in (dataset_named, DatasetConfig.named):
+        with pytest.raises(ConfigError, match=r"sea\.yaml: cannot be read"):
+            use("sea")
 
 
 @pytest.mark.parametrize("group", ["recipe", "experiment"])
