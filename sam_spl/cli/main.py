@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
+from sam_spl import __version__
 from sam_spl.cli.command import Command
 from sam_spl.cli.grammar import configure, own_folders, parse
 from sam_spl.cli.help import help_text, overview
@@ -17,10 +20,19 @@ from sam_spl.errors import ConfigError, UserError, nearest
 #: The commands, each a module of this folder.
 NAMES = ("train", "test", "score", "compare", "check", "prepare", "convert", "download")
 
+_PATIENCE = 5.0  # seconds that a process waits before it says what another one may say as well
+
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The console command."""
     run(list(sys.argv[1:] if argv is None else argv))
+
+
+def further_commands() -> dict[str, str]:
+    """How to start training and testing the way that this program was started, for its messages."""
+    if Path(sys.argv[0]).name in ("training.py", "testing.py"):
+        return {"train": "python training.py", "test": "python testing.py"}
+    return {"train": "sam-spl train", "test": "sam-spl test"}
 
 
 def run(argv: list[str]) -> NoReturn:
@@ -29,12 +41,23 @@ def run(argv: list[str]) -> NoReturn:
 
 
 def finish(work: Callable[[], object]) -> NoReturn:
-    """Do something and exit: 0, 1 (data, files, devices), 2 (usage), 130 (Ctrl-C)."""
+    """Do something and exit: 0, 1 (data, files, devices), 2 (usage), 130 (Ctrl-C).
+
+    Of several processes that fail alike one says why: torchrun ends the others when the first of them exits.
+    """
     try:
         work()
     except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(_PATIENCE)
         print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except RuntimeError as error:
+        if "LOCAL_RANK" not in os.environ or "gloo/transport" not in str(error):
+            raise
+        time.sleep(2 * _PATIENCE)  # the process that this one was connected to speaks first
+        print("error: another process of this run has ended", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -53,6 +76,9 @@ def execute(argv: Sequence[str]) -> Any:
     name, *rest = argv or ["--help"]
     if name in ("-h", "--help", "help"):
         print(overview({name: command(name) for name in NAMES}))
+        return None
+    if name == "--version":
+        print(f"sam-spl {__version__}")
         return None
     chosen = command(name)
     folders, rest = own_folders(rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from omegaconf import OmegaConf
 
 from sam_spl.cli.command import Command
 from sam_spl.cli.compose import TRAIN_GROUPS, train_config
-from sam_spl.cli.grammar import Line
+from sam_spl.cli.grammar import Line, split
+from sam_spl.cli.main import further_commands
 from sam_spl.cli.sweep import jobs, one_after_the_other
-from sam_spl.config import group_files, plain
+from sam_spl.config import choice_named, group_files, plain
 from sam_spl.data.config import check_folders
 from sam_spl.data.known import dataset_named
 from sam_spl.engine.config import TrainConfig
@@ -45,7 +47,10 @@ def train(line: Line) -> None:
     settled = {name: training.resolve(of, given[name], world_size())[0] for name, of in configs.items()}
 
     one_after_the_other(
-        settled, lambda name, world: training.train(configs[name], given=given[name], world=world).results
+        settled,
+        lambda name, world: (
+            training.train(configs[name], given=given[name], world=world, commands=further_commands()).results
+        ),
     )
 
 
@@ -59,9 +64,14 @@ def _dataset(text: str) -> str:
     return re.sub(names, lambda name: dataset_named(name[0].strip()), text)
 
 
+def _choice(group: str) -> Callable[[str], str]:
+    """Choices of a group in any spelling: one, or ``a,b``. What is not known is left as it is."""
+    return lambda text: ",".join(choice_named(group, one) for one in split(text))
+
+
 def _loss(text: str) -> str:
-    known = {"bceloss": "bce", "bcewithlogitsloss": "bce", "softiou": "soft_iou", "softiouloss": "soft_iou"}
-    return known.get(plain_name(text), text)
+    known = {"bceloss": "bce", "bcewithlogitsloss": "bce", "softiouloss": "soft_iou"}
+    return known.get(plain_name(text), _choice("loss")(text))
 
 
 def _model(text: str) -> str:
@@ -96,7 +106,10 @@ COMMAND = Command(
         "--local_rank": None,
         "--local-rank": None,
     },
-    translate={"device": _device, "dataset": _dataset, "loss": _loss, "--config_path": _model},
+    translate={
+        **{group: _choice(group) for group in ("model", "recipe", "experiment")},
+        **{"device": _device, "dataset": _dataset, "loss": _loss, "--config_path": _model},
+    },
     alone={"resume": "auto"},
     examples=(
         "python training.py --batch_size 12 --image_size 256 --lr 1e-2 --dataset NUDT-SIRST "

@@ -7,7 +7,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,7 +72,17 @@ class Run:
         return self.folder / "last.pt"
 
 
-def train(config: TrainConfig, *, given: Collection[str] | None = None, world: World | None = None) -> Run:
+#: How messages name what comes next.
+_COMMANDS = {"train": "sam-spl train", "test": "sam-spl test"}
+
+
+def train(
+    config: TrainConfig,
+    *,
+    given: Collection[str] | None = None,
+    world: World | None = None,
+    commands: Mapping[str, str] = _COMMANDS,
+) -> Run:
     """Train a network, or continue a run (``config.resume``).
 
     Args:
@@ -80,6 +90,7 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None, world: W
         given: of a resumed run, the keys of ``config`` that the user named, as on the command line; None for
             all of them. The others are as the run has them.
         world: the processes of this run, where they are joined already.
+        commands: how to start what messages recommend, training (``train``) and testing (``test``).
 
     Raises:
         ConfigError: settings that do not go together, a folder that holds a run, or another setting for a
@@ -87,10 +98,10 @@ def train(config: TrainConfig, *, given: Collection[str] | None = None, world: W
         InputError: data, weights or devices are not what they should be, or training diverges.
     """
     if world is not None:
-        return run(*resolve(config, given, world.size), world)
+        return run(*resolve(config, given, world.size), world, commands)
     config, saved = resolve(config, given, world_size())
     with distributed(config.device, use_ddp=config.use_ddp) as joined:
-        return run(config, saved, joined)
+        return run(config, saved, joined, commands)
 
 
 def resolve(
@@ -132,7 +143,7 @@ def _saved(config: TrainConfig) -> Saved | None:
     return read_saved(last) if last.is_file() else None
 
 
-def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
+def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mapping[str, str]) -> Run:
     """One run, new or resumed, of what :func:`resolve` gave, in this process."""
     assert config.save_dir is not None
     world = replace(world, precision=pick_precision(config.precision, world.device))
@@ -194,15 +205,14 @@ def run(config: TrainConfig, saved: Saved | None, world: World) -> Run:
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"{trainer.saved} of {config.trainer.epochs} epochs are saved. Go on with: "
-                f"python training.py --resume {folder.path}"
+                f"{commands['train']} --resume {folder.path}"
             ) from None
         if world.main:
             folder.draw(trainer.history, now=True)
             if saved is not None and saved.state["epoch"] == config.trainer.epochs:
                 log.info("all %d epochs were done before; --epochs N goes on", config.trainer.epochs)
-            log.info(
-                "done: weights and log in %s. Test with: %s", folder.path, _test_command(config, folder.path)
-            )
+            tested = f"{commands['test']} {_test_words(config, folder.path)}"
+            log.info("done: weights and log in %s. Test with: %s", folder.path, tested)
     results = [result for one in tests if (result := test(one, world=world)) is not None]
     return Run(folder.path, config, trainer.history, results)
 
@@ -234,9 +244,9 @@ def _beside(dataset: DatasetConfig, name: str) -> DatasetConfig:
     return replace(other, data_path=str(folder.resolve().parent if has_images(folder) else folder))
 
 
-def _test_command(config: TrainConfig, folder: Path) -> str:
+def _test_words(config: TrainConfig, folder: Path) -> str:
     """What tests the weights on the set that they were trained on."""
-    dataset, words = config.dataset, ["python", "testing.py", "--weights", str(folder)]
+    dataset, words = config.dataset, ["--weights", str(folder)]
     for own in config_folders()[:-1]:
         words += ["--config_dir", str(own)]
     if is_reference(config.model.name):

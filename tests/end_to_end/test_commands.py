@@ -223,6 +223,7 @@ def test_a_folder_without_lists_is_tested_whole_unless_the_weights_were_trained_
     assert 0 < held_out < 6
     assert "one image in five is held out for testing" in output  # in training
     (told,) = (line.partition("Test with: ")[2] for line in output.splitlines() if "Test with: " in line)
+    assert told.startswith("sam-spl test --weights ")
     test([*shlex.split(told)[2:], "device=cpu", f"output_dir={tmp_path / 'told'}", "report=0", "bootstrap=0"])
     assert json.loads((tmp_path / "told" / "results.json").read_text())["images"] == same["images"]
     assert (

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sam_spl.cli.main import finish
 from sam_spl.errors import InputError
 from sam_spl.runtime import World, distributed, pick_device, pick_precision
 from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
@@ -44,6 +45,7 @@ def run_folder(data, command) -> Path:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 2/2") == 1  # one process speaks
     assert "2 processes" in done.stdout
+    assert f"Test with: python testing.py --weights {folder}" in done.stdout  # as it was started
     return folder
 
 
@@ -70,6 +72,40 @@ def test_scores_have_the_same_digits_with_any_number_of_processes(
     assert {key: result["scores"][key] for key in ("iou", "niou", "f1", "pd", "fa")} == {
         key: best[key] for key in ("iou", "niou", "f1", "pd", "fa")
     }
+
+
+def _error_lines(done) -> list[str]:
+    """What the processes say of an error, without what torchrun says of them."""
+    return [line for line in done.stderr.splitlines() if line.startswith(("error:", "[rank"))]
+
+
+def test_an_error_of_all_processes_is_told_once(command):
+    done = command(*TORCHRUN, "--nproc_per_node=2", "training.py", "--dataset", "nosuch")
+    (line,) = _error_lines(done)
+    assert line.startswith("error: dataset: 'nosuch' is unknown")
+    assert "exitcode  : 2" in done.stderr.partition("Root Cause")[2]
+
+
+def test_an_error_of_one_process_ends_the_others_without_traceback(run_folder, data, command):
+    """Rank 0 alone looks at the folder, which holds a run; the other process waits for it."""
+    words = (
+        f"--batch_size 2 --image_size 64 --epoch 2 --dataset custom --data_path {data} --use_ddp --device cpu"
+    )
+    start = [*TORCHRUN, "--nproc_per_node=2", "training.py", *words.split(), *TINY_OVERRIDES]
+    done = command(*start, "--save_dir", run_folder)
+    (line,) = _error_lines(done)
+    assert line.startswith(f"error: save_dir: {run_folder} holds a run already")
+    assert "exitcode  : 2" in done.stderr.partition("Root Cause")[2]
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    def faulty():
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        finish(faulty)
 
 
 def test_gradients_of_two_processes_are_the_mean_of_their_batches(command, tmp_path):
