@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -330,6 +331,7 @@ def test_lists_are_a_union_in_training_and_one_after_the_other_in_testing():
 def test_the_version_is_told(command, start):
     done = command(sys.executable, *start, "--version")
     assert (done.returncode, done.stdout) == (0, f"sam-spl {sam_spl.__version__}\n")
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == sam_spl.__version__
 
 
 def test_help_and_mistyped_flags_need_no_torch(command):
