@@ -134,7 +134,7 @@ def test_a_faulty_file_stops_what_needs_it_and_nothing_else(own_folder, caplog):
     (own_folder / "sea.yaml").write_text("aliases: [1\n")
     assert DatasetConfig.named("sirst").title == "SIRST"
     assert caplog.text == ""  # the file of a name is read, and no other
-    for name in ("NUAA-SIRST", "irstd1k"):  # an alias may be any file's
+    for name in ("NUAA-SIRST", "IRSTD"):  # an alias may be any file's
         assert dataset_named(name) in ("sirst", "irstd_1k")
     (line,) = caplog.messages  # once
     assert line.startswith(f"warning: data set sea is left out: {own_folder / 'sea.yaml'}: cannot be read")
