@@ -1,18 +1,24 @@
-"""Sources of images with masks: a folder's files, kept in memory while they fit, and several as one."""
+"""Sources of images with masks: a folder's files, kept decoded while they fit, and several as one."""
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any, Protocol
+
+import numpy as np
 
 from sam_spl.data.layout import Item
 from sam_spl.data.reading import read_image, read_mask
 from sam_spl.errors import InputError
 from sam_spl.resize import Image, Mask, resize_mask
 
-#: Decoded images are kept in memory up to this many bytes per process and source.
+#: Decoded images are kept up to this many bytes per source.
 CACHE_BYTES = 4 * 2**30
 
 
@@ -33,52 +39,92 @@ class Source(Protocol):
 class FolderSource:
     """Image files with mask files. They are decoded at the start, and kept while they fit.
 
-    A loader process that starts by spawn or forkserver reads from disk: the images are not sent to it.
+    They are kept in a file that is mapped into memory, so processes that start by fork share one copy, and
+    the system can take the memory back. The file lies in the folder for temporary files (``TMPDIR``) and has
+    no name, so it goes with the last process. A loader process that starts by spawn or forkserver reads the
+    image files: nothing decoded is sent to it.
 
     Args:
         items: from :func:`sam_spl.data.layout.find_split`.
-        cache_bytes: limit of what is kept in memory; 0 reads from disk each time.
+        cache_bytes: limit of what is kept; 0 reads the image files each time.
 
     Raises:
-        InputError: (while the cache fills) an image or mask cannot be read, or their sizes differ.
+        InputError: (while they are decoded) an image or mask cannot be read, or their sizes differ.
     """
 
     def __init__(self, items: Sequence[Item], cache_bytes: int = CACHE_BYTES) -> None:
         self.items = list(items)
-        self._cache: dict[int, tuple[Image, Mask]] = {}
-        if cache_bytes > 0:
-            self._fill(cache_bytes)
+        self._kept = Decoded(self.items, cache_bytes) if cache_bytes > 0 and self.items else None
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"items": self.items, "_cache": {}}
+        return {"items": self.items, "_kept": None}
 
     def name(self, index: int) -> str:
         """The stem that image and list share."""
         return self.items[index].name
 
     def load(self, index: int) -> tuple[Image, Mask]:
-        """From memory, or from disk. Do not write into the arrays."""
-        return self._cache[index] if index in self._cache else read_pair(self.items[index])
+        """As it was decoded, or from the image files. Do not write into the arrays."""
+        kept = self._kept.load(index) if self._kept is not None else None
+        return kept or read_pair(self.items[index])
 
-    def _fill(self, limit: int) -> None:
-        left, lock = limit, Lock()
 
-        def keep(index: int) -> None:
-            nonlocal left
-            if left <= 0:
-                return
-            image, mask = read_pair(self.items[index])
-            with lock:
-                left -= image.nbytes + mask.nbytes
-                if left >= 0:
-                    self._cache[index] = image, mask
+class Decoded:
+    """Decoded images and masks, one after the other in a file without a name.
 
-        with ThreadPoolExecutor(4) as pool:
-            for _ in pool.map(keep, range(len(self.items))):
+    Args:
+        items: what to decode. From the first that does not fit any more, the rest is left out.
+        limit: of the file in bytes; a full disk is a smaller one. Beside it, each thread holds the image that
+            it decodes.
+
+    Raises:
+        InputError: as :func:`read_pair`.
+    """
+
+    def __init__(self, items: Sequence[Item], limit: int) -> None:
+        self._places: dict[int, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
+        self._end, self._limit, self._lock = 0, limit, Lock()
+        with tempfile.TemporaryFile() as file, ThreadPoolExecutor(4) as pool:
+
+            def keep(index: int) -> None:
+                if self._end < self._limit:
+                    self._append(file.fileno(), index, *read_pair(items[index]))
+
+            for _ in pool.map(keep, range(len(items))):
                 pass  # raises what a thread raised
+            # Copied on write, so that the arrays can be written to: PyTorch warns of others.
+            self._map = mmap.mmap(file.fileno(), self._end, access=mmap.ACCESS_COPY) if self._places else b""
+
+    def load(self, index: int) -> tuple[Image, Mask] | None:
+        """The image and its mask; None where they were left out."""
+        if index not in self._places:
+            return None
+        start, dtype, shape = self._places[index]
+        count = math.prod(shape)
+        image = np.frombuffer(self._map, dtype, count, start).reshape(shape)
+        mask = np.frombuffer(self._map, np.bool_, math.prod(shape[:2]), start + image.nbytes)
+        return image, mask.reshape(shape[:2])
+
+    def _append(self, file: int, index: int, image: Image, mask: Mask) -> None:
+        content = image.tobytes() + mask.tobytes()
+        content += b"\0" * (len(content) % 2)  # 16-bit values begin at even places
+        with self._lock:
+            if self._end + len(content) <= self._limit and _written(file, content, self._end):
+                self._places[index] = self._end, image.dtype, image.shape
+                self._end += len(content)
+            else:
+                self._limit = 0
+
+
+def _written(file: int, content: bytes, start: int) -> bool:
+    """Whether the disk had room."""
+    try:
+        return os.pwrite(file, content, start) == len(content)
+    except OSError:
+        return False
 
 
 class Joined:
