@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from sam_spl.files import atomic
 from sam_spl.metrics.curves import HALF, probabilities
@@ -18,6 +15,10 @@ from sam_spl.metrics.figures import FIGURES
 from sam_spl.metrics.target import components, match
 from sam_spl.report.page import Sample
 from sam_spl.report.render import margins, stretch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _HIT, _MISSED, _FALSE = "#009e73", "#e69f00", "#d55e00"
 _INSET = 12  # pixels around a target that an inset shows, at least
@@ -78,7 +79,7 @@ def roc_and_pr(details: Mapping[str, Any]) -> dict[str, Figure]:
 def grid(samples: Sequence[Sample]) -> Figure:
     """A row an image: image, mask and prediction, targets boxed, the smallest enlarged in a corner."""
     heights = [sample.mask.shape[0] / sample.mask.shape[1] for sample in samples]
-    figure = Figure(figsize=(7.2, 2.35 * sum(heights) + 0.3), layout="constrained")
+    figure = _figure(7.2, 2.35 * sum(heights) + 0.3)
     axes = figure.subplots(len(samples), 3, squeeze=False, height_ratios=heights)
     for row, sample in zip(axes, samples, strict=True):
         targets, predictions = components(sample.mask), components(sample.level > HALF)
@@ -103,7 +104,7 @@ def grid(samples: Sequence[Sample]) -> Figure:
 
 def surfaces(samples: Sequence[Sample]) -> Figure:
     """For each image three surfaces over its pixels: grey value, mask and response."""
-    figure = Figure(figsize=(8.4, 2.5 * len(samples) + 0.3), layout="constrained")
+    figure = _figure(8.4, 2.5 * len(samples) + 0.3)
     for row, sample in enumerate(samples):
         maps = {
             "image": stretch(sample.image) / 255,
@@ -127,7 +128,7 @@ def surfaces(samples: Sequence[Sample]) -> Figure:
 
 def _curves(*panels: tuple[str, Sequence[Any], Sequence[Any], str, str, str], log: bool = False) -> Figure:
     """A panel each: title, x, y (None where undefined), their labels, and a line below the title."""
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    figure = _figure(7.2, 3.4)
     columns = figure.subplots(1, len(panels))
     for axis, (title, xs, ys, x_label, y_label, about) in zip(columns, panels, strict=True):
         defined = [(x, y) for x, y in zip(xs, ys, strict=True) if x is not None and y is not None]
@@ -143,12 +144,20 @@ def _curves(*panels: tuple[str, Sequence[Any], Sequence[Any], str, str, str], lo
     return figure
 
 
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # a second to import, and most runs draw none
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def _show(axis: Axes, panel: Any) -> None:
     axis.imshow(panel, cmap="gray", interpolation="nearest")
     axis.set(xticks=[], yticks=[])
 
 
 def _box(axis: Axes, box: Any, margin: float, colour: str) -> None:
+    from matplotlib.patches import Rectangle
+
     left, top, width, height = box
     corner, both = (
         (left - 0.5 - margin, top - 0.5 - margin),
