@@ -6,14 +6,14 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
 import cv2
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from sam_spl.errors import ConfigError, InputError
 
@@ -29,12 +29,14 @@ class World:
         size: number of processes.
         device: this process's device.
         precision: dtype of autocast, None for float32.
+        tf32: float32 is multiplied as TF32, of 10 bits, on CUDA.
     """
 
     rank: int
     size: int
     device: torch.device
     precision: torch.dtype | None = None
+    tf32: bool = False
 
     @property
     def main(self) -> bool:
@@ -44,21 +46,36 @@ class World:
     @property
     def precision_name(self) -> str:
         """The dtype of the forward pass, as results state it."""
-        return str(self.precision or torch.float32).removeprefix("torch.")
+        return "tf32" if self.tf32 else str(self.precision or torch.float32).removeprefix("torch.")
+
+    def at(self, precision: str) -> World:
+        """This process, computing at another precision: ``auto``, ``fp32``, ``tf32``, ``bf16`` or ``fp16``.
+
+        Raises:
+            InputError: TF32 elsewhere than on CUDA.
+        """
+        if precision == "tf32":
+            if self.device.type != "cuda":
+                raise InputError(
+                    f"precision: tf32 needs a CUDA device, not {self.device.type}. Choose fp32, bf16 or auto."
+                )
+            return replace(self, precision=None, tf32=True)
+        return replace(self, precision=pick_precision(precision, self.device), tf32=False)
 
     def autocast(self) -> torch.autocast:
-        """Context of the forward pass."""
+        """Context of the forward pass. How float32 is multiplied holds for the backward pass too."""
+        multiply_float32(tf32=self.tf32)
         return torch.autocast(
             self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
         )
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+    def any(self, flags: Tensor) -> Tensor:
+        """Whether each flag is set in any process, on the device."""
         if self.size == 1:
-            return flag
-        tensor = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return bool(tensor.item())
+            return flags
+        numbers = flags.to(torch.float32)
+        dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+        return numbers > 0
 
     def mean(self, value: float) -> float:
         """The mean over processes."""
@@ -89,12 +106,15 @@ class World:
 
 
 @contextmanager
-def distributed(device: str, *, use_ddp: bool = False) -> Iterator[World]:
+def distributed(device: str, *, use_ddp: bool = False, deterministic: bool = False) -> Iterator[World]:
     """Join torchrun's processes, if there are any, and choose the device.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         use_ddp: the user expects torchrun.
+        deterministic: on CUDA, use only algorithms that give equal bits in every run; a fault of PyTorch's
+            says where an operation has none. False: the fastest, measured for each size. A CPU's results are
+            equal in every run with both.
 
     Raises:
         ConfigError: ``use_ddp`` without torchrun.
@@ -111,7 +131,7 @@ def distributed(device: str, *, use_ddp: bool = False) -> Iterator[World]:
     promise_float32()
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-        torch.backends.cudnn.deterministic = True  # a seed fixes a run
+        choose_algorithms(deterministic=deterministic)
     world = World(rank, size, chosen)
     if size == 1:
         yield world
@@ -183,10 +203,24 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
     )
 
 
+def choose_algorithms(*, deterministic: bool) -> None:
+    """On CUDA, algorithms that give equal bits in every run, or the fastest for each size, by trying."""
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(deterministic)
+
+
 def promise_float32() -> None:
     """Multiply float32 as float32 on CUDA: cuDNN rounds it to TF32's 10 bits by default."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    multiply_float32(tf32=False)
+
+
+def multiply_float32(*, tf32: bool) -> None:
+    """Multiply float32 as TF32 on CUDA, or as float32."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype | None:

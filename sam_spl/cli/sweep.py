@@ -104,9 +104,10 @@ def one_after_the_other(
 
     results, failed = list["Result"](), dict[str, UserError]()
     first = next(iter(configs.values()))
-    if any((config.device, config.use_ddp) != (first.device, first.use_ddp) for config in configs.values()):
-        raise ConfigError("device, use_ddp: jobs of one command share their devices. Start them one by one.")
-    with distributed(first.device, use_ddp=first.use_ddp) as world:
+    shared = ("device", "use_ddp", "deterministic")
+    if any(getattr(config, key) != getattr(first, key) for config in configs.values() for key in shared):
+        raise ConfigError(f"{', '.join(shared)}: jobs of one command share them. Start them one by one.")
+    with distributed(first.device, use_ddp=first.use_ddp, deterministic=first.deterministic) as world:
         for count, name in enumerate(configs, 1):
             if len(configs) > 1 and world.main:
                 print(f"\n[{count}/{len(configs)}] {name}", flush=True)

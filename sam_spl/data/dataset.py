@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from sam_spl.data.normalise import Normalise
+from sam_spl.data.reading import as_array
 from sam_spl.data.sources import Source
 from sam_spl.data.transforms import Transform
 from sam_spl.resize import resize_image
@@ -20,12 +22,12 @@ class TrainingSet(Dataset[dict[str, Any]]):
 
     So an epoch's data depend neither on the number of workers nor on the epoch that a run was resumed at.
 
-    Sample: ``image`` float (C, S, S) normalised, ``mask`` float (1, S, S) in {0, 1}, ``name``. PyTorch's own
-    collate function makes batches of them.
+    Sample: ``image`` tensor in the stored type (uint8, uint16, or float32 in [0, 1]), grey (S, S) or RGB
+    (S, S, 3); ``mask`` bool tensor (S, S); ``name``. :func:`collate_training` makes batches of them.
     """
 
-    def __init__(self, source: Source, transform: Transform, normalise: Normalise, seed: int) -> None:
-        self.source, self.transform, self.normalise, self.seed = source, transform, normalise, seed
+    def __init__(self, source: Source, transform: Transform, seed: int) -> None:
+        self.source, self.transform, self.seed = source, transform, seed
 
     def __len__(self) -> int:
         return len(self.source)
@@ -35,8 +37,8 @@ class TrainingSet(Dataset[dict[str, Any]]):
         image, mask = self.source.load(index)
         image, mask = self.transform(image, mask, np.random.default_rng((self.seed, epoch, index)))
         return {
-            "image": self.normalise(image),
-            "mask": torch.from_numpy(np.ascontiguousarray(mask))[None].float(),
+            "image": torch.from_numpy(np.ascontiguousarray(as_array(image))),
+            "mask": torch.from_numpy(np.ascontiguousarray(mask)),
             "name": self.source.name(index),
         }
 
@@ -92,6 +94,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
         for index in order[self.rank : len(self) * self.world : self.world]:
             yield self.epoch, int(index)
+
+
+def collate_training(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Batch as it goes to the device: ``image`` a list of tensors, ``mask`` bool (B, 1, S, S), ``name`` list.
+
+    Images of one type and number of channels that follow each other are stacked: (N, S, S) or (N, S, S, 3).
+    That is one tensor, except where a set mixes grey with colour or 8 with 16 bits.
+    """
+    images = [sample["image"] for sample in samples]
+    return {
+        "image": [torch.stack(list(run)) for _, run in groupby(images, lambda x: (x.dtype, x.ndim))],
+        "mask": torch.stack([sample["mask"] for sample in samples])[:, None],
+        "name": [sample["name"] for sample in samples],
+    }
 
 
 def collate_evaluation(samples: list[dict[str, Any]]) -> dict[str, Any]:

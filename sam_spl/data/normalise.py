@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -39,17 +40,50 @@ class Normalise:
             InputError: as :func:`as_array`.
         """
         image = as_array(image)
-        full = {"uint8": 255, "uint16": 65535}.get(image.dtype.name, 1)
+        scale, offset = self._factors(image.dtype.name)
         if image.ndim == 3 and self.channels == 1:
             red, green, blue = (image[..., channel] for channel in range(3))
             image = (np.add(red, green, dtype=np.float32) + blue) / np.float32(3)
         x = np.empty((self.channels, *image.shape[:2]), np.float32)
         for channel, plane in enumerate(x):  # in two passes, straight from the stored type
-            mean, std = (values[channel % len(values)] for values in (self.mean, self.std))
             stored = image if image.ndim == 2 else image[..., channel]
-            np.multiply(stored, np.float32(1 / (full * std)), out=plane)
-            plane -= np.float32(mean / std)
+            np.multiply(stored, np.float32(scale[channel]), out=plane)
+            plane -= np.float32(offset[channel])
         return torch.from_numpy(x)
+
+    def batch(self, images: Tensor) -> Tensor:
+        """What ``__call__`` gives for each image, computed on the device of ``images``; equal on a CPU.
+
+        Args:
+            images: checked by :func:`as_array`, of one type: uint8, uint16 or float32; grey (B, H, W) or RGB
+                (B, H, W, 3).
+
+        Returns:
+            float32 (B, channels, H, W), channels last in memory.
+        """
+        scale, offset = _on(images.device, *self._factors(str(images.dtype).removeprefix("torch.")))
+        x = images.float()
+        if self.channels == 1:
+            if x.ndim == 4:  # a tensor of 3, since CUDA divides by a number as it multiplies by a rounded 1/3
+                x = (x[..., 0] + x[..., 1] + x[..., 2]) / x.new_full((), 3)
+            return (x[:, None] * scale).sub_(offset)
+        x = x[..., None] if x.ndim == 3 else x
+        return (x * scale).sub_(offset).permute(0, 3, 1, 2)
+
+    def _factors(self, dtype: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Of each channel: what a stored value of that type is multiplied by, then what is subtracted."""
+        full = {"uint8": 255, "uint16": 65535}.get(dtype, 1)
+        mean, std = (
+            [values[channel % len(values)] for channel in range(self.channels)]
+            for values in (self.mean, self.std)
+        )
+        return tuple(1 / (full * s) for s in std), tuple(m / s for m, s in zip(mean, std, strict=True))
+
+
+@lru_cache(maxsize=64)
+def _on(device: torch.device, *values: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """Float32 tensors on a device, made once: each copy from the host would wait for the device."""
+    return tuple(torch.tensor(one, dtype=torch.float32, device=device) for one in values)
 
 
 def normalise_of(settings: Mapping[str, Any] | DatasetConfig, channels: int) -> Normalise:

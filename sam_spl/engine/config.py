@@ -20,14 +20,15 @@ class RuntimeConfig:
     """Where and how a command computes."""
 
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
-    precision: str = "auto"  # auto (bf16 where the hardware supports it) | fp32 | bf16 | fp16
+    precision: str = "auto"  # auto (bf16 where the hardware supports it) | fp32 | tf32 (CUDA) | bf16 | fp16
+    deterministic: bool = False  # on CUDA: equal bits in every run, slower; a CPU's always are
     num_workers: int | None = None  # loader processes; null: 0 on a CPU, else 4
     use_ddp: bool = False  # started by torchrun, one process a GPU
     seed: int = 2727
 
     def __post_init__(self) -> None:
         check_types(self)
-        require_choice(self.precision, "precision", ("auto", "fp32", "bf16", "fp16"))
+        require_choice(self.precision, "precision", ("auto", "fp32", "tf32", "bf16", "fp16"))
         require(
             self.num_workers is None or self.num_workers >= 0, "num_workers", self.num_workers, "must be >= 0"
         )
@@ -147,7 +148,7 @@ class TestConfig(RuntimeConfig):
 
     weights: str = MISSING  # weights file or run folder; [a,b] for several
     dataset: DatasetConfig = MISSING  # a file of configs/dataset/; [a,b] for one after the other
-    precision: str = "fp32"  # fp32 | bf16 | fp16 | auto
+    precision: str = "fp32"  # fp32 | tf32 (CUDA) | bf16 | fp16 | auto
     split: str = "auto"  # test | val | train | all; auto: test, but all of a new folder without lists
     batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
     image_size: int | None = None  # side of the network's input; null: as the weights were trained

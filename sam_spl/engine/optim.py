@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
 from timm.optim import create_optimizer_v2
-from timm.utils import ModelEmaV3
 from torch import nn
 
 from sam_spl.engine.config import OptimizerConfig
@@ -73,10 +73,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 class Average:
-    """An exponential moving average of weights and buffers (timm's), with a warm-up.
+    """An exponential moving average of weights and buffers, with a warm-up.
 
     Update n uses a decay of at most (1 + n) / (10 + n), so the random start is soon forgotten; the first
-    update copies.
+    update copies. What is frozen is not averaged: the two networks share it.
 
     Attributes:
         module: the averaged network.
@@ -84,15 +84,26 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        # timm's warm-up at step s > 1 is s' / (9 + s') with s' = s - 1.
-        self._ema = ModelEmaV3(model, decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0)
+        parameters = dict(model.named_parameters())
+        frozen = {id(value): value for value in parameters.values() if not value.requires_grad}
+        self.module = copy.deepcopy(model, frozen).eval()
         self.updates = 0
+        self._decay = decay
+        own = dict(self.module.named_parameters())
+        self._weights = [(own[name], value) for name, value in parameters.items() if value.requires_grad]
+        saved = model.state_dict().keys()
+        self._buffers = [name for name, _ in model.named_buffers() if name in saved]
 
-    @property
-    def module(self) -> nn.Module:
-        return self._ema.module
-
+    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the network's weights as they are now."""
-        self._ema.update(model, step=self.updates + 2 if self.updates else 0)
+        warm = 1 - 1 / (1 + (self.updates + 1) / 9)  # (1 + n) / (10 + n), rounded as timm has it
+        decay = min(self._decay, warm) if self.updates else 0.0
+        # A module may put a new tensor in a buffer's place.
+        buffers = [(self.module.get_buffer(name), model.get_buffer(name)) for name in self._buffers]
+        averaged = self._weights + [pair for pair in buffers if pair[0].is_floating_point()]
+        torch._foreach_lerp_([own for own, _ in averaged], [value for _, value in averaged], 1 - decay)
+        for own, value in buffers:
+            if not own.is_floating_point():
+                own.copy_(value)
         self.updates += 1

@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "trainer.save_every",
     "dataset.data_path",  # to another copy: the list of training images is compared
     "device",
+    "deterministic",
     "num_workers",
     "use_ddp",
     "save_dir",

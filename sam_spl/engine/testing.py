@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from sam_spl.results.predictions import write_prediction
 from sam_spl.results.rules import empty_rule
 from sam_spl.results.summary import summarise, versions, worst
 from sam_spl.results.text import summary_text
-from sam_spl.runtime import World, distributed, loader_workers, one_opencv_thread, pick_precision, place
+from sam_spl.runtime import World, distributed, loader_workers, one_opencv_thread, place
 from sam_spl.weights.formats import find_weights, sha256
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ def test(config: TestConfig, *, world: World | None = None) -> Result | None:
         InputError: data, weights or devices are not what they should be.
     """
     if world is None:
-        with distributed(config.device, use_ddp=config.use_ddp) as joined:
+        with distributed(config.device, use_ddp=config.use_ddp, deterministic=config.deterministic) as joined:
             return test(config, world=joined)
-    world = replace(world, precision=pick_precision(config.precision, world.device))
+    world = world.at(config.precision)
     torch.manual_seed(config.seed)
     if not world.main:
         logging.getLogger("sam_spl").setLevel(logging.ERROR)  # one process says it for all

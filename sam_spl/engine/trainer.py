@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet
+from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet, collate_training
+from sam_spl.data.normalise import Normalise
 from sam_spl.engine.config import TrainConfig
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.engine.loggers import Logger
@@ -29,6 +30,18 @@ from sam_spl.runtime import World, place
 
 log = logging.getLogger(__name__)
 
+_READ_EVERY = 20  # steps, on a GPU
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step whose figures are still on the device: ``loss`` and gradient ``norm``, scalars."""
+
+    number: int
+    names: Sequence[str]
+    loss: Tensor
+    norm: Tensor
+
 
 class Trainer:
     """Train a network, keep the last and the best weights, and continue exactly where a run stopped.
@@ -37,6 +50,7 @@ class Trainer:
         model: on any device; parameters that do not require gradients stay as they are.
         loss: of (logits, mask).
         train_set: augmented samples.
+        normalise: of the network, computed on its device.
         val_set: what ``best`` is chosen by (IoU); None keeps the last weights as the best.
         config: of the run.
         world: this process.
@@ -52,6 +66,7 @@ class Trainer:
         model: nn.Module,
         loss: Callable[[list[Tensor], Tensor], Tensor],
         train_set: TrainingSet,
+        normalise: Normalise,
         val_set: EvaluationSet | None,
         config: TrainConfig,
         world: World,
@@ -62,7 +77,7 @@ class Trainer:
     ) -> None:
         self.config, self.world, self.folder, self.loss = config, world, folder, loss
         self.description, self.num_workers, self.loggers = dict(description), num_workers, loggers
-        self.val_set = val_set
+        self.train_set, self.normalise, self.val_set = train_set, normalise, val_set
 
         self.model = place(model, world.device)
         self.network: nn.Module = self.model
@@ -71,20 +86,19 @@ class Trainer:
             self.network = DistributedDataParallel(self.model, device_ids=ids)
         self.average = Average(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.scaler = GradScaler(world.device.type, enabled=world.precision is torch.float16)
 
         self.sampler = EpochSampler(len(train_set), config.seed, world.rank, world.size)
-        self.loader = DataLoader(
-            train_set,
-            batch_size=config.trainer.batch_size,
-            sampler=self.sampler,
-            num_workers=num_workers,
-            pin_memory=world.device.type == "cuda",
-        )
-        if not len(self.loader):
+        self.steps = math.ceil(len(self.sampler) / config.trainer.batch_size)  # of an epoch
+        if not self.steps:
             raise InputError(
                 f"dataset: {len(train_set)} training images are too few for {world.size} processes."
             )
+        # A GPU would wait for each reading. A CPU reads before each update, which then is not made.
+        self.read_every = 1 if world.device.type == "cpu" else _READ_EVERY
+        self.unread: list[_Step] = []
+        self.total, self.seen = 0.0, 0  # loss and number of the epoch's images, in steps that are read
         self.epoch = 0  # finished ones
         self.saved = 0  # of them, in last.pt
         self.best: float | None = None
@@ -97,10 +111,11 @@ class Trainer:
             InputError: loss, gradients or weights are not finite; what is saved is from before.
         """
         epochs, every = self.config.trainer.epochs, self.config.trainer.save_every
+        loader = self._loader()  # whose processes live as long as the training
         if self.world.main and not self.folder.last.exists():
             self.save()  # an interruption of the very first epoch can be resumed as well
         while self.epoch < epochs:
-            row = self.train_epoch()
+            row = self.train_epoch(loader)
             self.check_weights()
             row |= self.evaluate_epoch()
             self.history.append(row)
@@ -113,68 +128,100 @@ class Trainer:
             if self.world.main:
                 self.tell(row)
 
-    def train_epoch(self) -> dict[str, Any]:
+    def _loader(self) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            self.train_set,
+            batch_size=self.config.trainer.batch_size,
+            sampler=self.sampler,
+            collate_fn=collate_training,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.world.device.type == "cuda",
+            # Its own, so that the network's random numbers do not depend on how images are loaded.
+            generator=torch.Generator().manual_seed(self.config.seed),
+        )
+
+    def train_epoch(self, loader: DataLoader[dict[str, Any]]) -> dict[str, Any]:
         """One pass over the training images; its figures for ``metrics.jsonl``."""
         self.network.train()
         self.sampler.epoch = self.epoch
-        lr = 0.0
-        total, seen, started = 0.0, 0, time.perf_counter()
+        self.total, self.seen, lr, started = 0.0, 0, 0.0, time.perf_counter()
         title = f"epoch {self.epoch + 1}/{self.config.trainer.epochs}"
         hidden = None if self.world.main else True
         with tqdm(total=len(self.sampler), desc=title, unit="img", leave=False, disable=hidden) as bar:
-            for step, batch in enumerate(self.loader):
+            for step, batch in enumerate(loader):
                 # A schedule per step takes the middle of each step, so a warm-up does not start at zero.
-                moved = (step + 0.5) / len(self.loader) if self.config.optimizer.per_step else 0.0
+                moved = (step + 0.5) / self.steps if self.config.optimizer.per_step else 0.0
                 lr = learning_rate(self.epoch + moved, self.config.trainer.epochs, self.config.optimizer)
                 set_learning_rate(self.optimizer, lr)
 
-                loss = self.train_step(batch, step)
-                count = len(batch["name"])
-                total, seen = total + loss * count, seen + count
-                bar.update(count)
-                bar.set_postfix(loss=f"{total / seen:.4f}", refresh=False)
+                self.train_step(batch, step)
+                bar.update(len(batch["name"]))
+                if self.seen:
+                    bar.set_postfix(loss=f"{self.total / self.seen:.4f}", refresh=False)
+            self.read_steps()
         self.epoch += 1
         seconds = time.perf_counter() - started
         return {
             "epoch": self.epoch,
-            "loss": self.world.mean(total / seen),
+            "loss": self.world.mean(self.total / self.seen),
             "lr": lr,
             "seconds": round(seconds, 2),
-            "images_per_second": round(seen * self.world.size / seconds, 2),
+            "images_per_second": round(len(self.sampler) * self.world.size / seconds, 2),
         }
 
-    def train_step(self, batch: Mapping[str, Any], step: int) -> float:
-        """Forward, loss, backward, update; the loss of the batch."""
-        image = (
-            batch["image"]
-            .to(self.world.device, non_blocking=True)
-            .contiguous(memory_format=torch.channels_last)
-        )
-        mask = batch["mask"].to(self.world.device, non_blocking=True)
+    def train_step(self, batch: Mapping[str, Any], step: int) -> None:
+        """Forward, loss, backward, update; what they gave is read later."""
+        device = self.world.device
+        image = torch.cat([self.normalise.batch(x.to(device, non_blocking=True)) for x in batch["image"]])
+        mask = batch["mask"].to(device, non_blocking=True).float()
         with self.world.autocast():
             logits = self.network(image)
         loss = self.loss(logits, mask)
-        at = f"in epoch {self.epoch + 1}, step {step + 1} (images {', '.join(batch['name'][:4])}, ...)"
-        if self.world.any(not bool(torch.isfinite(loss))):
-            raise InputError(self._diverged(f"the loss is {loss.item()} {at}"))
 
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        norm = self._gradient_norm()
-        # In float16 the scaler leaves such a step out, and lowers its scale.
-        if not self.scaler.is_enabled() and not math.isfinite(norm):
-            raise InputError(self._diverged(f"the gradient's norm is {norm} {at}"))
+        norm = self._clip_gradient()
+        self.unread.append(_Step(step + 1, batch["name"], loss.detach(), norm))
+        if len(self.unread) == self.read_every:
+            self.read_steps()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.model)
-        return loss.item()
 
-    def _gradient_norm(self) -> float:
-        """The norm of all gradients, which are clipped to ``clip_grad``; equal in all processes."""
-        largest = self.config.trainer.clip_grad
+    def _clip_gradient(self) -> Tensor:
+        """Clip all gradients to ``clip_grad``; their norm before, a scalar, equal in all processes."""
         self.scaler.unscale_(self.optimizer)
-        return nn.utils.clip_grad_norm_(self.model.parameters(), largest or math.inf).item()
+        norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
+        if self.config.trainer.clip_grad:
+            nn.utils.clip_grads_with_norm_(self.trained, self.config.trainer.clip_grad, norm)
+        return norm
+
+    def read_steps(self) -> None:
+        """Read the figures of the steps since the last reading, and look whether they are finite.
+
+        Nothing is scored or saved before that, so weights that such a step has spoilt on a GPU stay there.
+
+        Raises:
+            InputError: the loss or the gradient's norm of a step is not.
+        """
+        if not self.unread:
+            return
+        steps, self.unread = self.unread, []
+        losses = torch.stack([step.loss for step in steps])
+        norms = torch.stack([step.norm for step in steps]).tolist()
+        wrong = self.world.any(~losses.isfinite()).tolist()
+        for step, loss, norm, anywhere in zip(steps, losses.tolist(), norms, wrong, strict=True):
+            names = ", ".join(step.names[:4])
+            at = f"in epoch {self.epoch + 1}, step {step.number} (images {names}, ...)"
+            if anywhere:
+                raise InputError(self._diverged(f"the loss is {loss} {at}"))
+            # In float16 the scaler leaves such a step out, and lowers its scale.
+            if not self.scaler.is_enabled() and not math.isfinite(norm):
+                raise InputError(self._diverged(f"the gradient's norm is {norm} {at}"))
+            self.total += loss * len(step.names)
+            self.seen += len(step.names)
 
     def check_weights(self) -> None:
         """Look at the weights before they are scored and saved.
@@ -182,8 +229,10 @@ class Trainer:
         Raises:
             InputError: one is not finite.
         """
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point() and not bool(value.isfinite().all()):
+        values = {name: x for name, x in self.model.state_dict().items() if x.is_floating_point()}
+        finite = torch.stack([x.isfinite().all() for x in values.values()]).tolist()  # read once
+        for name, fine in zip(values, finite, strict=True):
+            if not fine:
                 raise InputError(
                     self._diverged(f"the weights {name} are not finite after epoch {self.epoch}")
                 )
@@ -209,7 +258,7 @@ class Trainer:
         counts = evaluate(
             self.evaluated,
             self.val_set,
-            replace(self.world, precision=None),  # scores are taken in float32
+            self.world.at("fp32"),  # as scores are taken
             batch_size=self.config.trainer.eval_batch_size,
             num_workers=self.num_workers,
         )

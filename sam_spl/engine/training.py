@@ -37,7 +37,7 @@ from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build, built_from, channels_of, freeze_trunk, model_file
 from sam_spl.registry import is_reference
 from sam_spl.results.folder import Result
-from sam_spl.runtime import World, distributed, loader_workers, one_opencv_thread, pick_precision, world_size
+from sam_spl.runtime import World, distributed, loader_workers, one_opencv_thread, world_size
 from sam_spl.weights.formats import find_weights
 from sam_spl.weights.loading import load_weights
 from sam_spl.weights.sam2 import load_trunk
@@ -100,7 +100,7 @@ def train(
     if world is not None:
         return run(*resolve(config, given, world.size), world, commands)
     config, saved = resolve(config, given, world_size())
-    with distributed(config.device, use_ddp=config.use_ddp) as joined:
+    with distributed(config.device, use_ddp=config.use_ddp, deterministic=config.deterministic) as joined:
         return run(config, saved, joined, commands)
 
 
@@ -146,7 +146,7 @@ def _saved(config: TrainConfig) -> Saved | None:
 def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mapping[str, str]) -> Run:
     """One run, new or resumed, of what :func:`resolve` gave, in this process."""
     assert config.save_dir is not None
-    world = replace(world, precision=pick_precision(config.precision, world.device))
+    world = world.at(config.precision)
     torch.manual_seed(config.seed)
     tests = tests_after(config)
     for one in tests:  # what is missing is to be known before the training, not after it
@@ -160,7 +160,7 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
     normalise = normalise_of(config.dataset, channels_of(model))
     size = network_input(config.dataset)["image_size"]
     val_set = EvaluationSet(data.part(val).open(), size, normalise, config.dataset.resize) if val else None
-    training_set = _training_set(config, data, train_source, normalise)
+    training_set = _training_set(config, data, train_source)
     loss = build_loss(config.loss)
     make_logger = LOGGERS[config.logger] if config.logger else None
     folder = RunFolder(config.save_dir)
@@ -173,6 +173,7 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
             model=model,
             loss=loss,
             train_set=training_set,
+            normalise=normalise,
             val_set=val_set,
             config=config,
             world=world,
@@ -228,6 +229,7 @@ def tests_after(config: TrainConfig) -> list[TestConfig]:
                 weights=config.save_dir,
                 dataset=dataset,
                 device=config.device,
+                deterministic=config.deterministic,
                 num_workers=config.num_workers,
                 model=config.model.name if is_reference(config.model.name) else None,
             )
@@ -301,7 +303,7 @@ def _build(config: TrainConfig, saved: Saved | None) -> nn.Module:
     return model
 
 
-def _training_set(config: TrainConfig, data: DataSet, source: Source, normalise: Normalise) -> TrainingSet:
+def _training_set(config: TrainConfig, data: DataSet, source: Source) -> TrainingSet:
     chips = source
     if _chips_leak(config):
         chips = Joined([source, *(part.open() for role, part in data.parts.items() if role != "train")])
@@ -315,7 +317,7 @@ def _training_set(config: TrainConfig, data: DataSet, source: Source, normalise:
         seed=config.seed,
         resize=config.dataset.resize,
     )
-    return TrainingSet(source, transform, normalise, config.seed)
+    return TrainingSet(source, transform, config.seed)
 
 
 def _describe(
@@ -347,8 +349,9 @@ def _describe(
 
 #: Keys in which equal settings may differ: seed, paths, and how the work is organised.
 _NOT_SETTINGS = (
-    *("seed", "device", "num_workers", "use_ddp", "save_dir", "resume", "overwrite", "logger", "test_on"),
-    *("recipe", "trainer.save_every", "trainer.eval_batch_size", "dataset.data_path", "dataset.group"),
+    *("seed", "device", "deterministic", "num_workers", "use_ddp", "save_dir", "resume", "overwrite"),
+    *("logger", "test_on", "recipe", "trainer.save_every", "trainer.eval_batch_size"),
+    *("dataset.data_path", "dataset.group"),
 )
 
 

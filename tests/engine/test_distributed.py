@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,14 @@ import torch
 
 from sam_spl.cli.main import finish
 from sam_spl.errors import InputError
-from sam_spl.runtime import World, distributed, pick_device, pick_precision
+from sam_spl.runtime import (
+    World,
+    choose_algorithms,
+    distributed,
+    pick_device,
+    pick_precision,
+    promise_float32,
+)
 from tests.conftest import ROOT, TINY_OVERRIDES, write_folder
 
 TORCHRUN = [
@@ -132,7 +140,8 @@ with distributed("cpu") as world:
     for a, p in zip(alone, model.parameters()):
         torch.testing.assert_close(a, p.grad, rtol=1e-9, atol=1e-14)
     assert world.mean(float(world.rank)) == 0.5
-    assert world.any(world.rank == 1) and not world.any(False)
+    flags = torch.tensor([world.rank == 1, False, True])
+    assert world.any(flags).tolist() == [True, False, True]
     assert world.gather([world.rank]) == [[0], [1]]
     del shared
 print("agreed")
@@ -166,3 +175,38 @@ def test_precision():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     with World(0, 1, cpu, None).autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.fixture
+def flags(monkeypatch):
+    """PyTorch's global choices are after the test what they were before it."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    yield
+    cudnn.benchmark, cudnn.deterministic = before
+    torch.use_deterministic_algorithms(False)
+    promise_float32()
+
+
+def test_tf32_is_of_cuda_alone_and_holds_from_a_forward_pass_to_the_next(flags):
+    with pytest.raises(InputError, match="tf32 needs a CUDA device, not cpu"):
+        World(0, 1, torch.device("cpu")).at("tf32")
+    world = World(0, 1, torch.device("cuda"), torch.bfloat16).at("tf32")
+    assert (world.precision, world.precision_name) == (None, "tf32")
+    for one, tf32 in ((world, True), (world.at("fp32"), False), (world, True), (world.at("bf16"), False)):
+        one.autocast()
+        assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
+
+
+def test_deterministic_chooses_algorithms_on_cuda_and_nothing_on_a_cpu(flags):
+    with distributed("cpu", deterministic=True):
+        assert not torch.are_deterministic_algorithms_enabled()
+    choose_algorithms(deterministic=True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    choose_algorithms(deterministic=False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (True, False)

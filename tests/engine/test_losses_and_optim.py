@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from torch import nn
 
 from sam_spl.engine.config import LossConfig, OptimizerConfig
@@ -147,3 +148,24 @@ def test_the_average_follows_its_recursion_and_keeps_integer_buffers():
         expected = float(step) if expected is None else decay * expected + (1 - decay) * step
         assert average.module[0].weight.item() == pytest.approx(expected, rel=1e-6)
         assert average.module[1].num_batches_tracked.item() == step
+
+
+def test_the_average_is_timms_and_shares_what_is_frozen():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    model[0].requires_grad_(False)
+    model[2].register_buffer("cache", torch.full((1,), -math.inf), persistent=False)
+    average = Average(model, decay=0.8)
+    reference = ModelEmaV3(model, 0.8, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0)
+    for step in range(60):
+        model(torch.randn(8, 3))  # moves the statistics
+        for parameter in model[1:].parameters():
+            parameter.data.add_(torch.randn_like(parameter))
+        model[1].running_var = model[1].running_var.clone()  # a new tensor in its place
+        average.update(model)
+        reference.update(model, step=step + 2 if step else 0)
+        for name, value in reference.module.state_dict().items():
+            assert torch.equal(average.module.state_dict()[name], value), (step, name)
+    assert average.module[0].weight is model[0].weight
+    assert average.module[2].weight is not model[2].weight
+    assert not average.module.training

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from sam_spl.cli.main import run
 from sam_spl.config import read
+from sam_spl.data.dataset import TrainingSet
 from sam_spl.engine.config import TrainConfig
 from sam_spl.engine.record import MAY_CHANGE, RunFolder, read_saved, resumed_config
 from sam_spl.engine.trainer import Trainer
@@ -232,7 +233,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys
 
     def wrecking(self, batch, index):
         loss = step(self, batch, index)
-        if self.epoch == 1 and index == len(self.loader) - 1:
+        if self.epoch == 1 and index == self.steps - 1:
             with torch.no_grad():
                 next(self.model.parameters()).fill_(float("nan"))
         return loss
@@ -248,10 +249,72 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args, **kwargs: torch.tensor(float("inf")))
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda gradients: torch.tensor(float("inf")))
     code, error = failure([*SMALL, "trainer.epochs=1", f"save_dir={tmp_path / 'r'}"], capsys)
     assert (code, "the gradient's norm is inf in epoch 1, step 1" in error) == (1, True)
     assert state(tmp_path / "r")["epoch"] == 0
+
+
+def read_rarely(monkeypatch, steps: int) -> None:
+    """Read the figures of so many steps at a time, as on a GPU."""
+    fit = Trainer.fit
+
+    def fit_reading_rarely(self):
+        self.read_every = steps
+        fit(self)
+
+    monkeypatch.setattr(Trainer, "fit", fit_reading_rarely)
+
+
+SIX_STEPS = [*SMALL, "trainer.batch_size=1", "recipe=scratch", "trainer.epochs=2"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 20])
+def test_a_step_that_is_read_later_is_named_and_nothing_of_it_is_saved(steps, tmp_path, capsys, monkeypatch):
+    read_rarely(monkeypatch, steps)
+    step, names = Trainer.train_step, []
+
+    def broken(self, batch, index):
+        if (self.epoch, index) == (1, 2):
+            names.extend(batch["name"])
+            batch = batch | {"image": [images.float() * float("nan") for images in batch["image"]]}
+        step(self, batch, index)
+
+    monkeypatch.setattr(Trainer, "train_step", broken)
+    code, error = failure([*SIX_STEPS, f"save_dir={tmp_path}"], capsys)
+    assert code == 1
+    assert f"the loss is nan in epoch 2, step 3 (images {names[0]}, ...)" in error
+    kept = state(tmp_path)
+    moments = [value for of in kept["optimizer"]["state"].values() for value in of.values()]
+    assert kept["epoch"] == 1
+    assert all(x.isfinite().all() for x in [*kept["model"].values(), *kept["ema"].values(), *moments])
+
+
+def test_how_often_figures_are_read_changes_none(tmp_path, monkeypatch):
+    train([*SIX_STEPS, f"save_dir={tmp_path / 'each'}"])
+    read_rarely(monkeypatch, 4)
+    train([*SIX_STEPS, f"save_dir={tmp_path / 'rarely'}"])
+    assert [row["loss"] for row in rows(tmp_path / "each")] == [
+        row["loss"] for row in rows(tmp_path / "rarely")
+    ]
+
+
+def test_loader_processes_live_as_long_as_the_training(tmp_path, monkeypatch):
+    get, seen = TrainingSet.__getitem__, tmp_path / "processes"
+
+    def noted(self, key):
+        with seen.open("a") as stream:
+            stream.write(f"{key[0]} {os.getpid()}\n")
+        return get(self, key)
+
+    monkeypatch.setattr(TrainingSet, "__getitem__", noted)
+    train([*SMALL, "trainer.epochs=3", "num_workers=2", f"save_dir={tmp_path / 'r'}"])
+    noted_by = [tuple(map(int, line.split())) for line in seen.read_text().splitlines()]
+    processes = {process for _, process in noted_by}
+    assert sorted(epoch for epoch, _ in noted_by) == [0] * 6 + [1] * 6 + [2] * 6
+    assert len(processes) == 2
+    assert os.getpid() not in processes
+    assert not any(Path(f"/proc/{process}").exists() for process in processes)
 
 
 def test_what_is_frozen_is_stored_once(tmp_path, capsys):
