@@ -78,7 +78,7 @@ def test_batches():
 class MixedImages(OneImage):
     """Grey and colour, of 8 and 16 bits, as odd sets mix them."""
 
-    kinds = (((64, 64), np.uint8), ((64, 64), np.uint8), ((64, 64, 3), np.uint8), ((64, 64), np.uint16))
+    kinds = (((64, 64), np.uint8), ((64, 64), np.uint8), ((64, 64), np.uint16), ((64, 64, 3), np.uint8))
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         shape, dtype = self.kinds[index]
@@ -90,7 +90,7 @@ class MixedImages(OneImage):
 def test_a_batch_of_mixed_images_has_the_values_of_each(channels):
     training, normalise = TrainingSet(MixedImages(), ResizeFlip(64), 0), Normalise((0.4,), (0.3,), channels)
     batch = collate_training([training[0, index] for index in range(4)])
-    assert [tuple(images.shape) for images in batch["image"]] == [(2, 64, 64), (1, 64, 64, 3), (1, 64, 64)]
+    assert [tuple(images.shape) for images in batch["image"]] == [(2, 64, 64), (1, 64, 64), (1, 64, 64, 3)]
     together = torch.cat([normalise.batch(images) for images in batch["image"]])
     assert torch.equal(
         together, torch.stack([normalise(training[0, index]["image"].numpy()) for index in range(4)])

@@ -189,6 +189,7 @@ def flags(monkeypatch):
     promise_float32()
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_tf32_is_of_cuda_alone_and_holds_from_a_forward_pass_to_the_next(flags):
     with pytest.raises(InputError, match="tf32 needs a CUDA device, not cpu"):
         World(0, 1, torch.device("cpu")).at("tf32")
