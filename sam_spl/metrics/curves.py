@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_spl.metrics.branches import States, states
 from sam_spl.metrics.figures import ratio
-from sam_spl.metrics.target import Components, components, match, relabel, squeeze
+from sam_spl.metrics.target import MATCH_DISTANCE, Components, components, distances, match, relabel, squeeze
 
 #: Thresholds of curves, prediction = probability > threshold: 0, then even steps of the logit, 0.5 among
 #: them. Trained networks answer near 0 or 1, where even steps of the probability would separate nothing.
@@ -72,14 +73,44 @@ def curve_counts(
     counts = np.zeros((STEPS, len(CURVE_FIELDS)), np.int64)
     counts[:, 0] = np.bincount(level[mask], minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
     counts[:, 1] = np.bincount(level.ravel(), minlength=STEPS + 1)[:0:-1].cumsum()[::-1]
-    for steps, predictions, matched in detections(level, components(mask) if targets is None else targets):
-        hits = matched[matched >= 0]
-        counts[steps, 2:] = (
-            len(hits),
-            len(predictions),
-            int(predictions.areas.sum() - predictions.areas[hits].sum()),
-        )
+    found = states(level)
+    counts[:, 3] = np.bincount(found.steps, minlength=STEPS)
+    targets = components(mask) if targets is None else targets
+    counts[:, 4] = counts[:, 1]
+    if len(targets):
+        steps, detected, areas = _detected(level, targets, found)
+        counts[steps, 2] = detected
+        counts[steps, 4] -= areas
     return counts
+
+
+def _detected(
+    level: NDArray[np.uint8], targets: Components, found: States
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Steps at which a target is detected, how many are, and the pixels of what detects them."""
+    centroids = np.stack([found.x / found.areas, found.y / found.areas], 1)
+    near = np.zeros(level.shape, np.uint8)
+    near[tuple(np.rint(targets.centroids[:, ::-1]).astype(np.int64).T)] = 1
+    reach = 2 * int(MATCH_DISTANCE + 1) + 1  # rounding moves each of two centroids by half a pixel at most
+    near = cv2.dilate(near, np.ones((reach, reach), np.uint8))
+    candidates = np.flatnonzero(near[tuple(np.rint(centroids[:, ::-1]).astype(np.int64).T)])
+    at, which = np.nonzero(distances(centroids[candidates], targets.centroids) < MATCH_DISTANCE)
+    of = candidates[at]
+    steps, areas = found.steps[of], found.areas[of].astype(np.int64)
+    detected = np.bincount(steps, minlength=STEPS)
+    hit = np.zeros(STEPS, np.int64)
+    np.add.at(hit, steps, areas)
+    # Where two candidates compete the order of matching decides.
+    taken = np.unique(of), np.unique(steps * len(targets) + which)
+    several = detected > np.bincount(found.steps[taken[0]], minlength=STEPS)
+    several |= detected > np.bincount(taken[1] // len(targets), minlength=STEPS)
+    for step in np.flatnonzero(several):
+        predictions = components(level > step)
+        matched = match(targets, predictions)
+        detected[step] = (matched >= 0).sum()
+        hit[step] = predictions.areas[matched[matched >= 0]].sum()
+    at_all = np.flatnonzero(detected)
+    return at_all, detected[at_all], hit[at_all]
 
 
 def detections(

@@ -36,7 +36,7 @@ def count_hierarchical(predictions: Components, targets: Components) -> Hierarch
     if not len(predictions) or not len(targets):
         return HierarchicalCounts(lone_predictions=len(predictions), lone_targets=len(targets))
     common = overlaps(predictions, targets)
-    distance = distances(targets, predictions)
+    distance = distances(targets.centroids, predictions.centroids)
     # Where assignments tie, the published code's order of components decides.
     target_areas, predicted_areas = targets.areas, predictions.areas
     if min(distance.shape) > 1:

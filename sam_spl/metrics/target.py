@@ -89,14 +89,15 @@ def relabel(small: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[
     moved[:, 0] = columns[boxes[:, 0]] - boxes[:, 0]
     moved[:, 1] = rows[boxes[:, 1]] - boxes[:, 1]
     boxes[:, :2] += moved.astype(np.int32)
-    return Components(
-        labels, rows, columns, stats[1:, cv2.CC_STAT_AREA].astype(np.int64), centroids + moved, boxes
-    )
+    areas = stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
+    # The sum of whole coordinates by their number, rounded once, whatever was left out of the map.
+    sums = np.rint(centroids * areas[:, None]) + moved * areas[:, None]
+    return Components(labels, rows, columns, areas, sums / areas[:, None], boxes)
 
 
-def distances(targets: Components, predictions: Components) -> NDArray[np.float64]:
-    """(targets, predictions) Euclidean distances of the centroids in pixels."""
-    difference = targets.centroids[:, None] - predictions.centroids[None]
+def distances(targets: NDArray[np.float64], predictions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(targets, predictions) Euclidean distances of centroids (N, 2) in pixels."""
+    difference = targets[:, None] - predictions[None]
     return np.sqrt(np.einsum("tpk,tpk->tp", difference, difference))
 
 
@@ -112,7 +113,7 @@ def match(targets: Components, predictions: Components) -> NDArray[np.int64]:
     matched = np.full(len(targets), -1, np.int64)
     if not len(targets) or not len(predictions):
         return matched
-    rows, columns = np.nonzero(distances(targets, predictions) < MATCH_DISTANCE)
+    rows, columns = np.nonzero(distances(targets.centroids, predictions.centroids) < MATCH_DISTANCE)
     pairs = list(zip(rows.tolist(), columns.tolist(), strict=True))
     if len({row for row, _ in pairs}) == len(pairs) == len({column for _, column in pairs}):
         matched[rows] = columns  # nothing to decide, so no order is needed
