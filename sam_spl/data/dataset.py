@@ -16,6 +16,9 @@ from sam_spl.data.sources import Source
 from sam_spl.data.transforms import Transform
 from sam_spl.resize import resize_image
 
+#: Pixels of images that are predicted together: frames of a camera's own size fill a device one by one.
+MOST_PIXELS = 12 * 512 * 512
+
 
 class TrainingSet(Dataset[dict[str, Any]]):
     """Augmented samples of one size. The seed and the index ``(epoch, i)`` fix every random choice.
@@ -110,7 +113,19 @@ def collate_training(samples: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def collate_evaluation(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Batch whose masks keep their own sizes: ``image`` (B, C, H, W), the rest as lists."""
-    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
-    return batch | {"image": default_collate(batch["image"])}
+def collate_evaluation(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Batches of images of one size each: ``image`` (B, C, H, W), the rest lists; masks keep their own sizes.
+
+    Only equal sizes go together, as each network pads in its own way. A batch ends at :data:`MOST_PIXELS`.
+    """
+    of_size: dict[torch.Size, list[dict[str, Any]]] = {}
+    for sample in samples:
+        of_size.setdefault(sample["image"].shape, []).append(sample)
+    batches = []
+    for shape, alike in of_size.items():
+        most = max(1, MOST_PIXELS // shape[-2:].numel())
+        for start in range(0, len(alike), most):
+            some = alike[start : start + most]
+            batch: dict[str, Any] = {key: [sample[key] for sample in some] for key in some[0]}
+            batches.append(batch | {"image": default_collate(batch["image"])})
+    return batches

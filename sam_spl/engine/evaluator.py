@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,8 +17,11 @@ from tqdm import tqdm
 
 from sam_spl.data.dataset import EvaluationSet, collate_evaluation
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Meter, Protocol
-from sam_spl.predict.maps import check_finite, map_size, probability
+from sam_spl.predict.maps import check_finite, map_size, probabilities
 from sam_spl.runtime import World
+
+_THREADS = 2  # that count: more hardly help, as much of it holds Python's lock
+_WAITING = 32  # images that may wait to be counted
 
 
 def evaluate(
@@ -43,11 +49,12 @@ def evaluate(
         detailed: count for hIoU and curves as well.
         input_size: side that protocols at the network's input are scored at, where the network sees each
             image at its own size.
-        batch_size: None for 1 on a CPU, where larger ones gain nothing, and 12 elsewhere.
+        batch_size: images that are loaded together, of which those of equal size are predicted together; None
+            for 1 on a CPU, where larger ones gain nothing, and 12 elsewhere.
         num_workers: loader processes.
         title: of the progress bar; none without.
         keep: called with the index of each image that this process predicts, and its probability map at its
-            own size.
+            own size, from another thread than the caller's.
 
     Returns:
         The counts of the whole data set, in every process.
@@ -55,9 +62,7 @@ def evaluate(
     Raises:
         InputError: the network answers values that are not finite.
     """
-    if dataset.image_size is None:
-        batch_size = 1  # images of their own sizes do not stack
-    elif batch_size is None:
+    if batch_size is None:
         batch_size = 1 if world.device.type == "cpu" else 12
     indices = range(world.rank, len(dataset), world.size)
     share: Dataset[dict[str, Any]] = Subset(dataset, indices)
@@ -70,32 +75,55 @@ def evaluate(
     )
     metric = Meter(protocols, detailed=detailed)
     resolutions = list(dict.fromkeys([*metric.resolutions, *(["own"] if keep else [])]))
-    with tqdm(
-        total=len(indices), desc=title, unit="img", disable=None if title and world.main else True
-    ) as bar:
+
+    def count(index: int, maps: dict[str, NDArray[np.float32]], mask: NDArray[np.bool_]) -> list[float]:
+        if keep:
+            keep(index, maps["own"])
+        return metric.counter.row(index, maps, mask)
+
+    # Images are counted beside the next forward pass, and taken in their order.
+    waiting: deque[Future[list[float]]] = deque()
+    with (
+        ThreadPoolExecutor(_THREADS) as pool,
+        tqdm(
+            total=len(indices), desc=title, unit="img", disable=None if title and world.main else True
+        ) as bar,
+    ):
         for batch, logits in predict_batches(model, loader, world):
             check_finite(logits, batch["name"])
-            maps = [
-                {r: probability(x, map_size(r, x, size, input_size)) for r in resolutions}
-                for x, size in zip(logits, batch["size"], strict=True)
-            ]
-            metric.update(batch["index"], maps, batch["mask"])
-            if keep:
-                for index, of in zip(batch["index"], maps, strict=True):
-                    keep(index, of["own"])
+            maps = _maps(logits, batch["size"], resolutions, input_size)
+            images = zip(batch["index"], maps, batch["mask"], strict=True)
+            waiting += [pool.submit(count, *image) for image in images]
+            while len(waiting) > _WAITING:
+                metric.add(waiting.popleft().result())
             bar.update(len(maps))
+        for counted in waiting:
+            metric.add(counted.result())
     return metric.counts(world.gather)
+
+
+def _maps(
+    logits: Tensor, own: Sequence[tuple[int, int]], resolutions: Sequence[str], input_size: int | None
+) -> list[dict[str, NDArray[np.float32]]]:
+    """The probability maps of each image by resolution; those of one size are one map."""
+    sizes = [
+        {r: map_size(r, x, size, input_size) for r in resolutions}
+        for x, size in zip(logits, own, strict=True)
+    ]
+    wanted = list(dict.fromkeys((k, size) for k, of in enumerate(sizes) for size in of.values()))
+    made = dict(zip(wanted, probabilities(logits[:, 0], wanted), strict=True))
+    return [{r: made[k, size] for r, size in of.items()} for k, of in enumerate(sizes)]
 
 
 @torch.inference_mode()
 def predict_batches(
-    model: nn.Module, loader: DataLoader[dict[str, Any]], world: World
+    model: nn.Module, loader: Iterable[list[dict[str, Any]]], world: World
 ) -> Iterator[tuple[dict[str, Any], Tensor]]:
     """Logits (B, 1, h, w) at the network's input size, batch by batch, with the model in evaluation mode."""
     training = model.training
     model.eval()
     try:
-        for batch in loader:
+        for batch in chain.from_iterable(loader):
             image = (
                 batch["image"]
                 .to(world.device, non_blocking=True)

@@ -23,7 +23,7 @@ from sam_spl.engine.evaluator import evaluate
 from sam_spl.metrics import DatasetCounts, Protocol, protocols_named, scores
 from sam_spl.metrics.curves import levels, probabilities
 from sam_spl.models.registry import channels_of
-from sam_spl.predict.predictor import Predictor, load_network
+from sam_spl.predict.predictor import load_network
 from sam_spl.report.figures import write_figures
 from sam_spl.report.page import Sample, write_report
 from sam_spl.report.render import overlay, write_png
@@ -64,11 +64,13 @@ def test(config: TestConfig, *, world: World | None = None) -> Result | None:
         tested = _open(config, world)
         if not world.main:
             world.barrier()
-            _count(tested)
+            tested.share(_count(tested))
             return None
         with begin_test(tested.folder, named_by_user=config.output_dir is not None):
             world.barrier()  # before others put their predictions there
-            return _write(tested, _count(tested))
+            counts = _count(tested)
+            tested.share(counts)
+            return _write(tested, counts)
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # no test, whatever pytest thinks of its name
@@ -109,21 +111,32 @@ class _Tested:
         """The network's name for tables."""
         return str(self.description.get("title") or self.description["model"])
 
+    @property
+    def pictured(self) -> int:
+        """How many of the worst images any picture shows."""
+        config = self.config
+        detailed = max(config.report, config.figures) if config.curves else 0
+        return max(config.overlays, detailed)
+
     def keep(self, index: int, prob: NDArray[np.float32]) -> None:
         """Take one image's probability map."""
-        self.maps[index] = zlib.compress(levels(prob).tobytes(), 1)
+        if self.pictured:
+            self.maps[index] = zlib.compress(levels(prob).tobytes(), 1)
         if self.config.save_predictions:
             name = self.source.name(index)
             write_prediction(self.folder / "predictions", name, prob, self.config.save_predictions)
 
-    def level_map(self, index: int) -> NDArray[np.uint8]:
-        """What :func:`levels` gives for an image, also of one that another process predicted."""
+    def share(self, counts: DatasetCounts) -> None:
+        """Leave the maps of the images that are shown, from whichever process predicted them."""
+        shown = [int(counts.indices[position]) for position in worst(counts)[: self.pictured]]
+        gathered = self.world.gather({index: self.maps[index] for index in shown if index in self.maps})
+        self.maps = {index: level for maps in gathered for index, level in maps.items()}
+
+    def sample(self, index: int) -> Sample:
+        """An image that is shown, with what :func:`levels` gives for it."""
         image, mask = self.source.load(index)
-        if index not in self.maps:
-            rule = self.description["resize"]
-            predict = Predictor(self.model, self.normalise, self.image_size, self.world, rule)
-            self.keep(index, predict.predict_stored(image))
-        return np.frombuffer(zlib.decompress(self.maps[index]), np.uint8).reshape(mask.shape)
+        level = np.frombuffer(zlib.decompress(self.maps[index]), np.uint8).reshape(mask.shape)
+        return Sample(self.source.name(index), image, mask, level)
 
 
 def _open(config: TestConfig, world: World) -> _Tested:
@@ -172,7 +185,7 @@ def _count(tested: _Tested) -> DatasetCounts:
         batch_size=config.batch_size,
         num_workers=loader_workers(config.num_workers, tested.world.device),
         title=f"testing {tested.data.title}",
-        keep=tested.keep,
+        keep=tested.keep if tested.pictured or config.save_predictions else None,
     )
 
 
@@ -187,8 +200,7 @@ def _write(tested: _Tested, counts: DatasetCounts) -> Result:
     order = worst(counts)
 
     def sample(position: int) -> Sample:
-        index = int(counts.indices[position])
-        return Sample(names[position], *tested.source.load(index), tested.level_map(index))
+        return tested.sample(int(counts.indices[position]))
 
     for one in map(sample, order[: config.overlays]):
         picture = overlay(one.image, one.mask, probabilities(one.level))

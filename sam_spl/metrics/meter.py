@@ -39,7 +39,12 @@ class Meter:
         self, indices: Sequence[int], probs: Sequence[Mapping[str, Prob]], masks: Sequence[Mask]
     ) -> None:
         """Add images: indices, probability maps by resolution, and masks (H, W) at the images' own sizes."""
-        self._rows += [self.counter.row(*image) for image in zip(indices, probs, masks, strict=True)]
+        for image in zip(indices, probs, masks, strict=True):
+            self.add(self.counter.row(*image))
+
+    def add(self, row: list[float]) -> None:
+        """Add an image by its row, which may have been counted in another thread."""
+        self._rows.append(row)
 
     def counts(self, gather: Callable[[Rows], Sequence[Rows]] | None = None) -> DatasetCounts:
         """The counts by name, in the order of the data set.

@@ -68,7 +68,7 @@ def test_batches():
     assert (batch["mask"].shape, batch["mask"].dtype) == ((2, 1, 64, 64), torch.bool)
     assert batch["name"] == ["synthetic_000000", "synthetic_000001"]
     evaluation = EvaluationSet(source, 32, Normalise())
-    batch = collate_evaluation([evaluation[0], evaluation[2]])
+    (batch,) = collate_evaluation([evaluation[0], evaluation[2]])
     assert batch["image"].shape == (2, 3, 32, 32)
     assert [mask.shape for mask in batch["mask"]] == batch["size"] == [(64, 96)] * 2
     assert (batch["index"], batch["name"][1]) == ([0, 2], "synthetic_000002")

@@ -12,7 +12,7 @@ from sam_spl.data.normalise import Normalise
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.errors import InputError
-from sam_spl.predict.maps import map_size, probability
+from sam_spl.predict.maps import map_size, probabilities, probability
 from sam_spl.predict.predictor import Predictor
 from sam_spl.runtime import World
 
@@ -58,3 +58,15 @@ def test_logits_are_interpolated_not_probabilities():
     prob = probability(torch.tensor([[[8.0, -2.0]]]), (1, 3))
     assert prob.shape == (1, 3)
     assert prob[0, 1] == pytest.approx(1 / (1 + np.exp(-3)), abs=1e-6)
+
+
+def test_maps_of_a_batch_are_those_of_each_image():
+    """For equal and for different sizes, some asked for twice; other batches may round otherwise."""
+    logits = torch.randn(5, 24, 33, generator=torch.Generator().manual_seed(0)) * 4
+    sizes = [(24, 33), (48, 40), (17, 19), (48, 40), (24, 33)]
+    wanted = [(k, size) for k, size in enumerate(sizes)] + [(k, (31, 37)) for k in range(5)] + [(1, (48, 40))]
+    for (number, size), prob in zip(wanted, probabilities(logits, wanted), strict=True):
+        assert prob.shape == size
+        np.testing.assert_allclose(prob, probability(logits[number, None], size), rtol=3e-7)
+    single = torch.nn.functional.interpolate(logits[1, None, None], (48, 40), mode="bilinear")[0, 0].sigmoid()
+    np.testing.assert_array_equal(probability(logits[1, None], (48, 40)), single.numpy())
