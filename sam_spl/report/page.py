@@ -128,10 +128,8 @@ def _image(sample: Sample, empty: float | None) -> dict[str, Any]:
     targets = components(sample.mask)
     steps: list[list[Any]] = []
     for step, predictions, matched in detections(sample.level, targets):
-        hit = set(matched[matched >= 0].tolist())
-        false = sorted(
-            (k for k in range(len(predictions)) if k not in hit), key=lambda k: -int(predictions.areas[k])
-        )
+        largest = np.argsort(-predictions.areas, kind="stable")
+        false = largest[~np.isin(largest, matched)]
         boxes = predictions.boxes[false[:_MOST_BOXES]].tolist()
         entry = ["".join("1" if k >= 0 else "0" for k in matched), boxes, len(false)]
         if not steps or steps[-1][1:] != entry:
