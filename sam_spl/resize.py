@@ -43,19 +43,37 @@ def resize_image(image: Image, size: tuple[int, int], rule: str = "pillow") -> I
     if image.shape[:2] == size:
         return image
     shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
-    image = np.require(image, requirements=["C", "W"])  # PyTorch warns of arrays that cannot be written to
     if rule == "opencv" or not shrinks:  # the two filters are one when no axis shrinks
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(np.ascontiguousarray(image), size[::-1], interpolation=cv2.INTER_LINEAR)
+    if size[1] != image.shape[1]:  # first along the rows, rounded, then along the columns, as Pillow does
+        image = cv2.transpose(_resize_rows(cv2.transpose(np.ascontiguousarray(image)), size[1]))
+    return _resize_rows(image, size[0])
+
+
+def _resize_rows(image: Image, height: int) -> Image:
+    """An image (H, W) or (H, W, C) with another number of rows, antialiased; a row as it is read is one line.
+
+    PyTorch computes four interleaved channels at once. Neighbours in a row do not mix here, so four of them
+    are as good as channels: a third to a half of the time of the image in one call, with equal results.
+    """
+    if height == image.shape[0]:
+        return image
 
     import torch  # takes seconds, and counting predictions needs none of it
     import torch.nn.functional as F
 
-    narrow = image.dtype == np.uint16  # which torch does not interpolate
-    x = torch.from_numpy(image.astype(np.float32) if narrow else image)
-    x = x[None, None] if x.ndim == 2 else x.permute(2, 0, 1)[None]  # (1, C, H, W)
-    x = F.interpolate(x, size=size, mode="bilinear", antialias=True)[0]
-    smaller = (x[0] if image.ndim == 2 else x.permute(1, 2, 0)).numpy()
-    return np.rint(smaller).astype(np.uint16) if narrow else smaller
+    lines = image.reshape(len(image), -1)
+    if more := -lines.shape[1] % 4:
+        lines = cv2.copyMakeBorder(lines, 0, 0, 0, more, cv2.BORDER_CONSTANT)
+    if image.dtype == np.uint16:  # which torch does not interpolate
+        lines = lines.astype(np.float32)
+    lines = np.require(lines, requirements=["C", "W"])  # PyTorch warns of arrays that cannot be written to
+    x = torch.from_numpy(lines).view(1, len(lines), -1, 4).permute(0, 3, 1, 2)  # (1, 4, H, W C / 4)
+    x = F.interpolate(x, size=(height, x.shape[3]), mode="bilinear", antialias=True)
+    out = x.permute(0, 2, 3, 1).reshape(height, -1).numpy()
+    if image.dtype == np.uint16:
+        out = np.rint(out).astype(np.uint16)
+    return np.ascontiguousarray(out[:, : out.shape[1] - more]).reshape(height, *image.shape[1:])
 
 
 def resize_mask(mask: Mask, size: tuple[int, int], rule: str = "pillow") -> Mask:

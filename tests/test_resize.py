@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -131,3 +132,18 @@ def test_logits_are_interpolated_bilinearly():
         resize_logits(ramp, (16, 4))[0, 1:-1, 0], (torch.arange(16.0)[1:-1] + 0.5) / 2 - 0.5
     )
     assert resize_logits(ramp, (8, 4)) is ramp
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+@pytest.mark.parametrize("size", [(40, 31), (150, 60), (40, 160), (101, 60), (7, 1)])
+def test_rows_and_columns_one_after_the_other_are_pillow_s_resize(size, channels):
+    image = np.random.default_rng(3).integers(0, 256, (101, 122, *channels), np.uint8)
+    pillow = PIL.Image.fromarray(image).resize(size[::-1], PIL.Image.Resampling.BILINEAR)
+    assert np.abs(resize_image(image, size).astype(int) - np.asarray(pillow)).max() <= 1
+    planes = np.atleast_3d(image).astype(np.float32) / 255
+    exact = [
+        np.asarray(PIL.Image.fromarray(plane).resize(size[::-1], PIL.Image.Resampling.BILINEAR))
+        for plane in np.ascontiguousarray(planes.transpose(2, 0, 1))
+    ]
+    out = np.atleast_3d(resize_image(image.astype(np.float32) / 255, size))
+    np.testing.assert_allclose(out, np.stack(exact, -1), atol=1e-5)  # the weights are float32

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from sam_spl.data.sources import Source
@@ -32,6 +34,7 @@ class CopyPaste:
     chips: list[tuple[Image, Mask]]
     probability: float = 0.5
     most: int = 100
+    _forms: dict[tuple[int, Any, int], Image] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_source(cls, source: Source, *, probability: float = 0.5, seed: int = 0) -> CopyPaste:
@@ -45,17 +48,28 @@ class CopyPaste:
         if not self.chips or rng.random() >= self.probability:
             return image, mask
         image, mask = image.copy(), mask.copy()
-        height, width = mask.shape
-        for index in rng.integers(len(self.chips), size=int(rng.integers(1, self.most + 1))):
-            chip, chip_mask = self.chips[index]
+        indices = rng.integers(len(self.chips), size=int(rng.integers(1, self.most + 1)))
+        free = np.array([image.shape[:2]]) - self._sizes[indices]  # (n, 2), where a chip may begin
+        fits = (free >= 0).all(1)
+        corners = rng.integers(0, free[fits] + 1).tolist()  # the same numbers as one call each
+        for index, (top, left) in zip(indices[fits].tolist(), corners, strict=True):
+            chip, chip_mask = self._chip(index, image), self.chips[index][1]
             h, w = chip_mask.shape
-            if h > height or w > width:
-                continue
-            top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
-            window = slice(top, top + h), slice(left, left + w)
-            image[window] = _like(chip, image)
-            mask[window] = chip_mask
+            image[top : top + h, left : left + w] = chip
+            mask[top : top + h, left : left + w] = chip_mask
         return image, mask
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        """(H, W) of every chip."""
+        return np.array([mask.shape for _, mask in self.chips])
+
+    def _chip(self, index: int, image: Image) -> Image:
+        """A chip in the form of the image, made once for each kind of image."""
+        form = index, image.dtype, image.ndim
+        if form not in self._forms:
+            self._forms[form] = _like(self.chips[index][0], image)
+        return self._forms[form]
 
 
 def cut(image: Image, mask: Mask) -> list[tuple[Image, Mask]]:

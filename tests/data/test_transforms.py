@@ -231,3 +231,50 @@ def test_chips_take_the_channels_and_depth_of_the_image(image_type, shape, chip)
     out, mask = paste(np.zeros(shape, image_type), np.zeros(shape[:2], bool), np.random.default_rng(0))
     assert out.shape == shape
     assert (out[mask] == (9 * 257 if image_type == np.uint16 else 9)).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_flips_mirror_and_turn_pixels_of_every_type_as_the_draws_say(shape, dtype):
+    image = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    mask = image.reshape(5, 7, -1)[..., 0] > 100
+    for seed in range(40):
+        up, left, turned = np.random.default_rng(seed).random(3) < 0.5
+        axes = [axis for axis, wanted in enumerate((up, left)) if wanted]
+        out, out_mask = flip(image, mask, np.random.default_rng(seed))
+        np.testing.assert_array_equal(
+            out, np.flip(image, axes).swapaxes(0, 1) if turned else np.flip(image, axes)
+        )
+        np.testing.assert_array_equal(out_mask, np.flip(mask, axes).T if turned else np.flip(mask, axes))
+        assert (out.dtype, out_mask.dtype) == (dtype, bool)
+        assert out.flags.c_contiguous
+
+
+@pytest.mark.parametrize("size", [(60, 90), (1, 3), (2, 64)])
+def test_reflection_repeats_the_edge_and_goes_on_in_small_images(size):
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    mask = image[..., 0] > 100
+    out, out_mask = transforms.reflect_to(image, mask, 64)
+    border = [(0, max(0, 64 - side)) for side in size]
+    np.testing.assert_array_equal(out, np.pad(image, [*border, (0, 0)], mode="symmetric"))
+    np.testing.assert_array_equal(out_mask, np.pad(mask, border, mode="symmetric"))
+
+
+def test_chips_are_pasted_in_the_order_of_their_draws_one_number_at_a_time():
+    """An independent reading of the draws: one call for each number, too large chips leave theirs out."""
+    rng = np.random.default_rng(1)
+    sizes = [(3, 4), (40, 2), (16, 16), (1, 1), (2, 17)]
+    chips = [(rng.integers(1, 255, size, np.uint8), rng.random(size) > 0.5) for size in sizes]
+    paste = CopyPaste(chips, probability=1.0)
+    for seed in range(30):
+        image, mask = np.zeros((16, 16), np.uint8), np.zeros((16, 16), bool)
+        out, out_mask = paste(image, mask, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        rng.random()
+        for index in rng.integers(len(chips), size=rng.integers(1, 101)):
+            h, w = sizes[index]
+            if h <= 16 and w <= 16:
+                top, left = rng.integers(0, 17 - h), rng.integers(0, 17 - w)
+                image[top : top + h, left : left + w], mask[top : top + h, left : left + w] = chips[index]
+        np.testing.assert_array_equal(out, image)
+        np.testing.assert_array_equal(out_mask, mask)
