@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -114,6 +111,10 @@ _MODEL_KEYS = tuple(one.name for one in fields(ModelConfig))
 
 def _files(name: str, groups: Mapping[str, str]) -> DictConfig:
     """Hydra's composition of the chosen files of each group."""
+    import hydra  # half of what --help would import
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
     overrides = []
     for group, choice in groups.items():
         files = configuration.group_files(group)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import MISSING
 
 from sam_spl.cli.command import Command
@@ -178,6 +176,10 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def _parsed(key: str, text: str) -> Any:
+    # Half of what --help would import.
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         return OverridesParser.create().parse_override(f"x={text}").value()
     except HydraException as error:

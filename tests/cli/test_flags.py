@@ -334,6 +334,14 @@ def test_the_version_is_told(command, start):
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == sam_spl.__version__
 
 
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["test", "--help"]])
+def test_help_imports_no_hydra_and_no_numerical_library(command, words):
+    code = "import sys; from sam_spl.cli.main import execute; execute(sys.argv[1:]); "
+    code += "sys.exit(','.join({'hydra', 'torch', 'cv2', 'scipy', 'numpy'} & set(sys.modules)))"
+    done = command(sys.executable, "-c", code, *words)
+    assert done.stderr.strip() == ""
+
+
 def test_help_and_mistyped_flags_need_no_torch(command):
     code = "import sys; from sam_spl.cli.main import execute; execute(sys.argv[1:]); "
     code += "sys.exit('torch' in sys.modules)"
