@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -100,16 +101,35 @@ def files_below(folder: Path, *, nested: bool = True) -> dict[str, Path]:
     Raises:
         InputError: two files differ in their suffix only.
     """
-    paths = folder.rglob("*") if nested else folder.iterdir()
     files: dict[str, Path] = {}
-    for path in sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    for name, suffix in sorted(
+        _names_below(folder, nested=nested), key=lambda file: (file[0] + file[1]).split("/")
+    ):
         if name in files:
+            last = name.rpartition("/")[2]
             raise InputError(
-                f"dataset: {files[name]} and {path.name} differ in their suffix only. Keep one of them."
+                f"dataset: {files[name]} and {last}{suffix} differ in their suffix only. Keep one of them."
             )
-        files[name] = path
+        files[name] = folder / (name + suffix)
     return files
+
+
+def _names_below(folder: Path, *, nested: bool) -> Iterator[tuple[str, str]]:
+    """(path below ``folder`` without suffix, suffix) of each image file; a `Path` for each costs far more."""
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        try:
+            entries = os.scandir(folder / below)
+        except PermissionError:
+            continue
+        with entries:
+            for entry in entries:
+                stem, _, ending = entry.name.rpartition(".")
+                if stem and f".{ending.lower()}" in IMAGE_SUFFIXES:
+                    yield below + stem, f".{ending}"
+                if nested and entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{below}{entry.name}/")
 
 
 def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
@@ -120,11 +140,7 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
         folder = candidates.get(outer)
         if folder and inner:
             folder = next((child for child in folder.iterdir() if child.name.lower() == inner), None)
-        if (
-            folder
-            and folder.is_dir()
-            and any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*.*"))
-        ):
+        if folder and folder.is_dir() and next(_names_below(folder, nested=True), None):
             return folder
     return None
 

@@ -8,6 +8,7 @@ import pytest
 
 from sam_spl.data.catalog import hold_out
 from sam_spl.data.layout import find_root, find_split, fingerprint
+from sam_spl.data.pairing import IMAGE_SUFFIXES, files_below
 from sam_spl.data.sources import FolderSource
 from sam_spl.errors import InputError
 from tests.conftest import write_folder
@@ -217,3 +218,25 @@ def test_the_real_sirst_reads_whole(sirst):
             areas += stats[1:count, cv2.CC_STAT_AREA].tolist()
     assert (len(areas), np.median(areas)) == (533, 20)  # as published
     assert channels <= {2, 3}
+
+
+def test_files_below_are_those_of_rglob_in_the_order_of_their_parts(tmp_path):
+    for name in (
+        "b/2.PNG",
+        "b/1.png",
+        "b-c/1.png",
+        "a.png",
+        "a b/x y.tif",
+        ".png",
+        "z.",
+        "c/d/e.f.jpg",
+        "q.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    paths = sorted(path for path in tmp_path.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    expected = [(path.relative_to(tmp_path).with_suffix("").as_posix(), path) for path in paths]
+    assert len(expected) == 6
+    assert list(files_below(tmp_path).items()) == expected
+    assert list(files_below(tmp_path, nested=False)) == ["a"]
