@@ -90,9 +90,15 @@ def has_images(root: str | Path) -> bool:
     if any(_image_name(path.stem) and path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir()):
         return True
     return any(
-        child.is_dir() and child.name.lower() in ("train", "trainval", "test") and has_images(child)
-        for child in root.iterdir()
+        child.name.lower() in ("train", "trainval", "test") and has_images(child)
+        for child in _folders_in(root)
     )
+
+
+def _folders_in(root: Path) -> list[Path]:
+    """The folders in a folder, links to folders too, in order. An image folder's files cost no call each."""
+    with os.scandir(root) as entries:
+        return sorted(root / entry.name for entry in entries if entry.is_dir())
 
 
 def files_below(folder: Path, *, nested: bool = True) -> dict[str, Path]:
@@ -134,7 +140,7 @@ def _names_below(folder: Path, *, nested: bool) -> Iterator[tuple[str, str]]:
 
 def _folder(root: Path, names: tuple[str, ...]) -> Path | None:
     """The first folder of ``names`` (in any case, ``a/b`` for one inside another) that holds an image."""
-    candidates = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir()}
+    candidates = {child.name.lower(): child for child in _folders_in(root)}
     for name in names:
         outer, _, inner = name.partition("/")
         folder = candidates.get(outer)
