@@ -1,9 +1,24 @@
 #!/usr/bin/env python3
-"""Measure speed: the networks, what feeds them and what scores them. Medians of interleaved repetitions.
+"""Measure speed: networks, the training step, testing, what feeds them and what scores them.
 
-    python scripts/benchmark.py                                  everything, on the best device there is
-    python scripts/benchmark.py networks --models sam_spl_t --image_size 256 --batch_size 4
-    python scripts/benchmark.py data
+Everything that is compared is interleaved, round by round; figures are medians with minimum and maximum.
+
+    python scripts/benchmark.py --models sam_spl_t datransnet --json now.json
+    python scripts/benchmark.py --models sam_spl_t --reference path/to/file.py:function
+    python scripts/benchmark.py --what stages latency startup --precision fp32 bf16
+    python scripts/benchmark.py --what data
+    python scripts/benchmark.py --what growth --models sam_spl_t datransnet --time_limit 600
+    python scripts/benchmark.py --json now.json --compare before.json      measures, then compares
+    python scripts/benchmark.py --compare before.json now.json             compares two files
+
+What there is to measure (--what):
+    test      forward pass in inference mode
+    train     forward pass, loss and backward; the loss is the mean binary cross entropy, summed over maps
+    latency   from one stored image at its own size to its probability map, 20 images a round
+    stages    an epoch of training and a test with report, on generated images, as a whole and by stage
+    data      generating, augmenting, resizing, checking and counting, on one core
+    startup   importing, the help, and training up to its first step
+    growth    time and memory against image size, batch and number of files; every row a process of its own
 
 The figures in docs/benchmarks.md come from here.
 """
@@ -11,239 +26,209 @@ The figures in docs/benchmarks.md come from here.
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
+import math
+import re
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-import cv2
-import numpy as np
-import PIL.Image
 import torch
-import torch.nn.functional as F
-from skimage.measure import label, regionprops
-from timm.models.hieradet_sam2 import HieraDet
-from torch import nn
-from torchvision.transforms.v2 import functional as tv
+from benchmark import data, growth, networks, stages
+from benchmark.rows import HEADER, Row, beside_reference, compare, line, machine, read_results
 
 from sam_spl.cli.main import finish
-from sam_spl.data.examine import examine
-from sam_spl.data.layout import Item
-from sam_spl.data.normalise import Normalise
-from sam_spl.data.synthetic import SyntheticSource
-from sam_spl.data.transforms import AUGMENTATIONS
-from sam_spl.engine.losses import SegmentationLoss
-from sam_spl.metrics import PROTOCOLS, Meter, count_image, protocols_named
-from sam_spl.metrics.curves import curve_counts
-from sam_spl.metrics.hiou import count_hierarchical
-from sam_spl.metrics.target import components
-from sam_spl.models.registry import build_model, built_from, channels_of
-from sam_spl.resize import resize_image
-from sam_spl.runtime import World, pick_device, pick_precision, place
+from sam_spl.errors import ConfigError, InputError
+from sam_spl.files import write_text
+from sam_spl.models.registry import network_class
+from sam_spl.registry import import_object
+from sam_spl.runtime import pick_device, pick_precision, promise_float32
+
+WHAT = ("test", "train", "latency", "stages", "data", "startup", "growth")
 
 
 def benchmark(argv: list[str]) -> None:
-    """Measure as the command line says."""
+    """Measure, write down and compare as the command line says."""
+    options = parse(argv)
+    files = [read_results(path) for path in options.compare]
+    if len(files) == 2:
+        tell(*files)
+        return
+    promise_float32()
+    device = pick_device(options.device)
+    settle(options, device)
+    results: dict[str, Any] = {"machine": machine(device), "arguments": vars(options), "rows": []}
+    print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
+    print(HEADER)
+    rows: list[Row] = []
+    for some in sections(options):
+        for row in some:
+            rows.append(row)
+            print(line(row), flush=True)
+            if options.json:  # after every row: an interruption loses what comes later only
+                results["rows"] = [asdict(row) for row in rows]
+                write_text(options.json, json.dumps(results, indent=1) + "\n")
+    for text in beside_reference(rows):
+        print(text)
+    if files:
+        tell(files[0], json.loads(json.dumps(results | {"rows": [asdict(row) for row in rows]})))
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        ConfigError: values that do not go together.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=("all", "networks", "data"), default="all")
-    parser.add_argument("--models", nargs="+", default=["sam_spl_t"])
-    parser.add_argument("--image_size", type=int, default=256)
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
+    add = parser.add_argument
+    add("--what", nargs="+", choices=WHAT, default=["test", "train"], help="default: test train")
+    add("--models", nargs="+", default=["sam_spl_t"], help="names, or file.py:Class; default: sam_spl_t")
+    add("--image_size", nargs="+", type=size_of, help="pixels, 256 or 512x640 (H x W); default: 256, in "
+        "growth 256 512 1024 2048")  # fmt: skip
+    add("--batch_size", nargs="+", type=positive, help="default: 4, in growth 1 2 4 8 16")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add("--precision", nargs="+", choices=("fp32", "bf16", "fp16"),
+        help="default: fp32, and bf16 where the hardware supports it")  # fmt: skip
+    add("--compile", nargs="+", choices=("false", "true"), default=["false"],
+        help="in test, train, latency and growth; a reference is never compiled")  # fmt: skip
+    add("--repeat", type=positive, default=5, help="rounds, after one that warms up; default: 5")
+    add("--images", nargs="+", type=positive, help="images of stages and startup, default: 16; in "
+        "growth the numbers of files, default: 1000 10000 100000")  # fmt: skip
+    add("--reference", metavar="FILE.py:FUNCTION", help="in test and train: called without arguments or with "
+        "the model's name if it takes one, it returns a torch module (from an image to a map or a list of "
+        "maps), timed in the same rounds, weights and images laid out as PyTorch does")  # fmt: skip
+    add("--memory", action=argparse.BooleanOptionalAction, default=True, help="peak memory of test and "
+        "train, for which each row is done once more in a process of its own")  # fmt: skip
+    add("--time_limit", type=positive, default=600, help="seconds of a process of its own; default: 600")
+    add("--json", metavar="OUT", help="write machine, arguments and rows to a file")
+    add("--compare", nargs="+", default=[], metavar="FILE", help="an earlier --json file, compared with "
+        "this run or with a second file; exit code 1 if a row takes over 10 %% longer, outside both "
+        "spreads")  # fmt: skip
     options = parser.parse_args(argv)
-    device = pick_device(options.device)
-    world = World(0, 1, device, pick_precision(options.precision, device))
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{torch.get_num_threads()} CPU threads"
-    )
-    print(
-        f"torch {torch.__version__}, {name}, {str(world.precision or torch.float32).removeprefix('torch.')}"
-    )
-    if options.what in ("all", "data"):
-        data(options.image_size, options.repeat)
-    if options.what in ("all", "networks"):
-        for model in options.models:
-            network(model, options.image_size, options.batch_size, options.repeat, world)
+    if len(options.compare) > 2:
+        raise ConfigError(f"--compare: {len(options.compare)} files. Give one, or two to measure nothing.")
+    if options.json and not Path(options.json).resolve().parent.is_dir():
+        raise InputError(f"--json: no folder {Path(options.json).parent}. Make it first.")
+    return options
 
 
-def data(size: int, repeat: int) -> None:
-    """Synthetic images, augmentation, checking and metrics, on one core."""
-    cv2.setNumThreads(1)
-    source = SyntheticSource(1000, size, seed=1)
-    samples = [source.load(index) for index in range(50)]
-    rng = np.random.default_rng(0)
-    work: dict[str, Callable[[], object]] = {
-        "synthetic image": lambda: [source.load(index) for index in range(50)]
-    }
-    large = SyntheticSource(50, (400, 592), seed=2)
-    pictures = [large.load(index)[0] for index in range(50)]
-    normalise = Normalise()
-    for name, make in AUGMENTATIONS.items():
-        transform = make(size, "pillow")
-        work[f"augment {name}"] = lambda t=transform: [t(image, mask, rng) for image, mask in samples]
-        work[f"augment {name}, normalise"] = lambda t=transform: [
-            normalise(t(image, mask, rng)[0]) for image, mask in samples
-        ]
-    to = (size, size)
-    work |= {
-        "400x592 resized": lambda: [resize_image(image, to) for image in pictures],
-        "400x592 by Pillow": lambda: [
-            PIL.Image.fromarray(image).resize(to, PIL.Image.Resampling.BILINEAR) for image in pictures
-        ],
-        "400x592 by torchvision": lambda: [
-            tv.resize(torch.from_numpy(image)[None], list(to), antialias=True) for image in pictures
-        ],
-        "400x592 by INTER_AREA": lambda: [
-            cv2.resize(image, to, interpolation=cv2.INTER_AREA) for image in pictures
-        ],
-        "400x592 by INTER_LINEAR": lambda: [cv2.resize(image, to) for image in pictures],
-    }
+def size_of(text: str) -> tuple[int, int]:
+    """(H, W) of ``256`` or ``512x640``."""
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if min(height, width) < 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size from 32 pixels up, as 256 or 512x640")
+    return height, width
 
-    cases = [(response(mask, rng), mask) for _, mask in samples]
-    noise = [(cv2.GaussianBlur(rng.random(m.shape, dtype=np.float32), (0, 0), 1), m) for _, m in samples]
-    every = Meter(protocols_named(PROTOCOLS))
-    work |= {
-        "counts, native": lambda: [count_image(prob > 0.5, mask) for prob, mask in cases],
-        "counts, every protocol": lambda: every.update(
-            range(50),
-            [dict.fromkeys(every.resolutions, prob) for prob, _ in cases],
-            [mask for _, mask in cases],
-        ),
-        "counts, native and hIoU": lambda: [counts_and_hierarchy(prob > 0.5, mask) for prob, mask in cases],
-        "counts and hIoU, pure noise": lambda: [
-            counts_and_hierarchy(prob > 0.5, mask) for prob, mask in noise
-        ],
-        "curves, pure noise": lambda: [curve_counts(prob, mask) for prob, mask in noise],
-        "curves at 200 thresholds": lambda: [curve_counts(prob, mask) for prob, mask in cases],
-        "regions by scikit-image": lambda: [plain_regions(prob > 0.5, mask) for prob, mask in cases],
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        items = []
-        for index, (image, mask) in enumerate(samples):
-            paths = Path(folder) / f"{index}.png", Path(folder) / f"{index}_mask.png"
-            for path, content in zip(paths, (image, mask.astype(np.uint8) * 255), strict=True):
-                cv2.imwrite(str(path), content)
-            items.append(Item(str(index), *paths))
-        work["sam-spl check"] = lambda: [examine(item, "train") for item in items]
-        for name, seconds in interleaved(work, repeat, lambda: None).items():
-            speed = (
-                f"{1000 * seconds / 50:8.3f} ms an image of {size} px, {50 / seconds:8.0f} images/s a core"
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def settle(options: argparse.Namespace, device: torch.device) -> None:
+    """Put in what depends on the machine, and look at what can fail before minutes are spent.
+
+    Raises:
+        ConfigError: no such network or reference, or one that cannot stand for several.
+    """
+    options.device = str(device)
+    if options.precision is None:
+        fast = pick_precision("auto", device)
+        options.precision = ["fp32", *(["bf16"] if fast is torch.bfloat16 else [])]
+    for key in ("models", "image_size", "batch_size", "precision", "compile", "images"):
+        if (values := getattr(options, key)) is not None:
+            setattr(options, key, list(dict.fromkeys(values)))
+    for model in options.models:
+        network_class(model)
+    if options.reference:
+        function = import_object(options.reference, "--reference")
+        if len(options.models) > 1 and callable(function) and not networks.takes_a_name(function):
+            raise ConfigError(
+                f"--reference: {options.reference} takes no name, so it cannot stand for "
+                f"{len(options.models)} networks. Give one of --models, or let it take the name."
             )
-            print(f"{name:<34} {speed}")
+    if "stages" in options.what or "startup" in options.what:
+        for height, width in options.image_size or []:
+            if height != width:
+                raise ConfigError(f"--image_size: {height}x{width}: stages and startup take squares, as 256.")
 
 
-def response(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a network may answer: blurred targets of all strengths, seven false ones, a little noise."""
-    prob = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.2) * rng.uniform(0.6, 1.6)
-    for _ in range(7):
-        y, x = rng.integers(0, min(mask.shape) - 3, 2)
-        prob[y : y + 3, x : x + 3] += rng.uniform(0.3, 1)
-    noise = rng.random(mask.shape, dtype=np.float32) * 1e-3
-    return np.clip(cv2.GaussianBlur(prob, (0, 0), 0.7) * 0.98, 0, 0.99) + noise
+def sections(options: argparse.Namespace) -> Iterator[Iterable[Row]]:
+    """The rows that are asked for, one kind of measurement after the other."""
+    what, device, repeat = options.what, options.device, options.repeat
+    sizes, batches = options.image_size or [(256, 256)], options.batch_size or [4]
+    limit = options.time_limit
+    if modes := [mode for mode in ("test", "train") if mode in what]:
+        cases = cases_of(options, modes, product(sizes, batches), reference=options.reference)
+        yield networks.measure(cases, repeat, memory=options.memory, limit=limit)
+    if "latency" in what:
+        yield networks.latency(cases_of(options, ["test"], product(sizes, [1])), repeat)
+    if "stages" in what:
+        images = (options.images or [16])[0]
+        yield from stages_of(options, [height for height, _ in sizes], batches, images)
+    if "data" in what:
+        for height, _ in sizes:
+            yield data.measure(height, repeat)
+    if "startup" in what:
+        images = (options.images or [16])[0]
+        yield growth.starts(options.models, sizes[0][0], images, device, repeat)
+    if "growth" in what:
+        sizes = options.image_size or [(side, side) for side in (256, 512, 1024, 2048)]
+        batches = options.batch_size or [1, 2, 4, 8, 16]
+        least = min(sizes, key=math.prod), min(batches)
+        shapes = dict.fromkeys([*((size, least[1]) for size in sizes), *((least[0], n) for n in batches)])
+        yield growth.networks(cases_of(options, ["test", "train"], shapes), repeat, limit)
+        yield growth.files(options.images or [1_000, 10_000, 100_000], repeat, limit)
 
 
-def counts_and_hierarchy(pred: np.ndarray, mask: np.ndarray) -> None:
-    """All that one threshold is counted for, from one labelling of each map."""
-    predictions, targets = components(pred), components(mask)
-    count_image(pred, mask, predictions=predictions, targets=targets)
-    count_hierarchical(predictions, targets)
+def cases_of(
+    options: argparse.Namespace,
+    modes: Iterable[str],
+    shapes: Iterable[tuple[tuple[int, int], int]],
+    reference: str | None = None,
+) -> list[networks.Case]:
+    """Every combination of networks, modes, (size, batch), precisions and compilation; references eager."""
+    kinds = [(how == "true", None) for how in options.compile]
+    kinds += [(False, reference)] if reference else []
+    every = product(options.models, modes, shapes, options.precision, kinds)
+    return [
+        networks.Case(name, mode, precision, compiled, other, size, batch, options.device)
+        for name, mode, (size, batch), precision, (compiled, other) in every
+    ]
 
 
-def plain_regions(pred: np.ndarray, mask: np.ndarray) -> None:
-    """What published meters compute before they match anything: regions of both maps, and their centroids."""
-    for binary in (pred, mask):
-        for region in regionprops(label(binary, connectivity=2)):
-            region.centroid, region.area  # noqa: B018
+def stages_of(
+    options: argparse.Namespace, sizes: Iterable[int], batches: Iterable[int], images: int
+) -> Iterator[list[Row]]:
+    """Rows of training and testing on generated images of each size."""
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            stages.write_images(folder, images, size)
+            every = product(options.models, options.precision, batches)
+            settings = [
+                stages.Setting(name, precision, size, batch, options.device, folder)
+                for name, precision, batch in every
+            ]
+            yield stages.measure(settings, images, options.repeat)
 
 
-def network(name: str, size: int, batch: int, repeat: int, world: World) -> None:
-    """Forward pass and training step, and the forward pass without our two exact savings."""
-    torch.manual_seed(0)
-    model = place(build_model(name), world.device).eval()
-    image = torch.randn(batch, channels_of(model), size, size, device=world.device)
-    image = image.contiguous(memory_format=torch.channels_last)
-    mask = (torch.rand(batch, 1, size, size, device=world.device) > 0.999).float()
-    loss_of = SegmentationLoss()
-
-    def forward() -> None:
-        with torch.inference_mode(), world.autocast():
-            model(image)
-
-    def plain() -> None:
-        trunk = model.encoder.trunk
-        trunk.forward_block = lambda index, tokens: reference[index](tokens)
-        heads = list(model.decoder.heads)
-        try:
-            for index, head in enumerate(heads):
-                model.decoder.heads[index] = _InterpolateFirst(head, size)
-            forward()
-        finally:
-            del trunk.forward_block
-            for index, head in enumerate(heads):
-                model.decoder.heads[index] = head
-
-    def step() -> None:
-        model.train()
-        with world.autocast():
-            logits = model(image)
-        loss_of(logits, mask).backward()
-        model.zero_grad(set_to_none=True)
-        model.eval()
-
-    work = {"forward": forward, "training step": step}
-    if hasattr(model, "sam2_trunk"):
-        reference = _timms_blocks(model).to(world.device)
-        work["forward, savings switched off"] = plain
-    for what, seconds in interleaved(work, repeat, lambda: synchronise(world.device)).items():
-        print(f"{name + ' ' + what:<38} {1000 * seconds / batch:9.2f} ms an image ({batch} x {size} px)")
-
-
-def _timms_blocks(model: nn.Module) -> nn.Module:
-    """The trunk's blocks as SAM 2 runs them: padded before the projections, cropped after them."""
-    of = built_from(model)["arguments"]
-    keys = ("embed_dim", "num_heads", "stages", "window_spec", "global_att_blocks")
-    timms = HieraDet(**{key: of[key] for key in keys}, q_pool=len(of["stages"]) - 1, num_classes=0)
-    timms.blocks.load_state_dict(model.encoder.trunk.blocks.state_dict())
-    return timms.blocks.eval()
-
-
-class _InterpolateFirst(nn.Module):
-    def __init__(self, head: nn.Module, size: int) -> None:
-        super().__init__()
-        self.head, self.size = head, size
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(F.interpolate(x, size=self.size, mode="bilinear", align_corners=False))
-
-
-def interleaved(
-    work: dict[str, Callable[[], object]], repeat: int, synchronise: Callable[[], None]
-) -> dict[str, float]:
-    """Median seconds of each, in turn in every round, so that a drift of the machine affects all equally."""
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for round_ in range(repeat + 1):
-        for name, call in work.items():
-            synchronise()
-            start = time.perf_counter()
-            call()
-            synchronise()
-            if round_:  # the first warms up
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for what a CUDA device has queued."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def tell(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Print what changed; leave with exit code 1 if something got slower."""
+    lines, slower = compare(old, new)
+    print("\n".join(lines))
+    if slower:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
