@@ -76,7 +76,9 @@ class GradFormer(nn.Module):
         attention = _from_blocks(score).unflatten(-1, (-1, heads))  # (B, T, 8h, heads)
         maps = [
             convolve_each(
-                surround, torch.einsum("btk,kcyx->btcyx", attention[..., head], taps(value.weight)), shift
+                surround,
+                torch.einsum("btk,kcyx->btcyx", attention[..., head], taps(value.get_parameter("weight"))),
+                shift,
             )
             for head, (surround, value, shift) in enumerate(
                 zip(padded, self.values, self.shifts, strict=True)
@@ -131,8 +133,8 @@ def correlate_by_lags(
     """What :func:`correlate` gives, without a key.
 
     Taps that sum to zero are taps over steps, ``u`` from a pixel to its right neighbour at the distance and
-    ``v`` to the lower one: each row of taps is a sum of steps from its middle, and the rows' sums one of steps
-    down the middle. Steps are as small as keys are, so little cancels in the sums below; of the features
+    ``v`` to the lower one: each row of taps is a sum of steps from its middle, and the rows' sums are one of
+    steps down the middle. Steps are as small as keys are, so little cancels in the sums below; of the features
     themselves, most would.
 
     Over the whole plane, with zeros around, a sum of products of shifted maps depends on the difference of
@@ -172,7 +174,8 @@ def lag_sums(x: Tensor, further: Tensor, size: tuple[int, int], step: int) -> Te
         step: of the lags, in pixels.
 
     Returns:
-        (B, C, D, rows, columns): at [b, c, d, i, j] the sum over p of x[b, c, p] further[b, d, p + step (i, j)].
+        (B, C, D, rows, columns): at [b, c, d, i, j] the sum over p of x[b, c, p] times
+        further[b, d, p + step (i, j)].
     """
     batch, channels, others = *x.shape[:2], further.shape[1]
 
@@ -221,10 +224,14 @@ def _gram_of_v(v: Tensor, around: Tensor, shift: int) -> Tensor:
 def _keys_outside(u: Tensor, v: Tensor, key_u: Tensor, key_v: Tensor, shift: int) -> list[Tensor]:
     """The keys (B, N, h, w) above, below, left and right of the image, from what lies around it."""
     rows = slice(2 * shift, -2 * shift)
-    above = [(u[..., : 4 * shift, :], v[..., : 3 * shift, :]), (u[..., -4 * shift :, :], v[..., -3 * shift :, :])]
+    above = (u[..., : 4 * shift, :], v[..., : 3 * shift, :])
+    below = (u[..., -4 * shift :, :], v[..., -3 * shift :, :])
     beside = [u[..., rows, : 2 * shift], u[..., rows, -2 * shift :]]  # where v is zero
     return [
-        *(F.conv2d(of_u, key_u, dilation=shift) + F.conv2d(of_v, key_v, dilation=shift) for of_u, of_v in above),
+        *(
+            F.conv2d(of_u, key_u, dilation=shift) + F.conv2d(of_v, key_v, dilation=shift)
+            for of_u, of_v in (above, below)
+        ),
         *(F.conv2d(of_u, key_u, dilation=shift) for of_u in beside),
     ]
 

@@ -79,7 +79,9 @@ def test_lags_give_what_the_keys_give(shift, size):
 
 
 @pytest.mark.parametrize("by_lags", [False, True])
-@pytest.mark.parametrize(("channels", "attention", "shifts"), [(16, 16, (1, 3)), (8, 4, (1, 3)), (8, 8, (1,))])
+@pytest.mark.parametrize(
+    ("channels", "attention", "shifts"), [(16, 16, (1, 3)), (8, 4, (1, 3)), (8, 8, (1,))]
+)
 def test_attention_and_its_gradients_equal_the_definition(channels, attention, shifts, by_lags):
     torch.manual_seed(0)
     part = GradFormer(channels, attention, shifts, scale=32.0).double()
@@ -135,12 +137,11 @@ def test_every_image_is_convolved_by_its_own_kernel():
     x, kernels = torch.randn(3, 2, 9, 9), torch.randn(3, 4, 2, 3, 3)
     found = convolve_each(x, kernels, 2)
     assert found.shape == (3, 4, 5, 5)
-    expected = sum(
-        kernels[..., i, j].matmul(x[:, :, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5].flatten(2)).unflatten(2, (5, 5))
-        for i in range(3)
-        for j in range(3)
-    )
-    torch.testing.assert_close(found, expected)
+    expected = torch.zeros(3, 4, 25)
+    for i in range(3):
+        for j in range(3):
+            expected += kernels[..., i, j] @ x[:, :, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5].flatten(2)
+    torch.testing.assert_close(found, expected.unflatten(2, (5, 5)))
 
 
 def test_neither_keys_nor_values_are_kept_for_the_backward_pass():
