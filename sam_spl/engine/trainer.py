@@ -111,7 +111,7 @@ class Trainer:
             InputError: loss, gradients or weights are not finite; what is saved is from before.
         """
         epochs, every = self.config.trainer.epochs, self.config.trainer.save_every
-        loader = self._loader()  # whose processes live as long as the training
+        loader = self.loader()
         if self.world.main and not self.folder.last.exists():
             self.save()  # an interruption of the very first epoch can be resumed as well
         while self.epoch < epochs:
@@ -128,7 +128,8 @@ class Trainer:
             if self.world.main:
                 self.tell(row)
 
-    def _loader(self) -> DataLoader[dict[str, Any]]:
+    def loader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of an epoch; its processes live as long as it does."""
         return DataLoader(
             self.train_set,
             batch_size=self.config.trainer.batch_size,

@@ -134,8 +134,8 @@ def correlate_by_lags(
 
     Taps that sum to zero are taps over steps, ``u`` from a pixel to its right neighbour at the distance and
     ``v`` to the lower one: each row of taps is a sum of steps from its middle, and the rows' sums are one of
-    steps down the middle. Steps are as small as keys are, so little cancels in the sums below; of the features
-    themselves, most would.
+    steps down the middle. Steps are as small as keys are, so little cancels in the sums below; of the
+    features themselves, most would.
 
     Over the whole plane, with zeros around, a sum of products of shifted maps depends on the difference of
     their shifts alone. The image's own sum is that, less what lies outside the image, where keys are formed.

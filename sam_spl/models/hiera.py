@@ -182,7 +182,8 @@ class Attention(nn.Module):
 
         x = x.transpose(1, 2).reshape(batch, rows, columns, window_h, window_w, -1).transpose(2, 3)
         x = x.reshape(batch, rows * window_h, columns * window_w, -1)
-        return self.proj(x[:, :height, :width])
+        # A linear layer multiplies the weights once for each row of tokens that do not lie together.
+        return self.proj(x[:, :height, :width].contiguous())
 
 
 def pad_with(tokens: Tensor, value: Tensor, rows: int, columns: int) -> Tensor:

@@ -14,7 +14,6 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 import sam_spl
 from benchmark.rows import Row, side
@@ -112,15 +111,19 @@ def measure(settings: Sequence[Setting], images: int, repeat: int) -> list[Row]:
 def training(setting: Setting) -> tuple[Work, Work]:
     """An epoch of training, as a whole and by stage."""
     trainer = make_trainer(setting)
+    loader = trainer.loader()
+
+    def epoch(loader: Any) -> None:
+        with quiet(), one_opencv_thread():
+            trainer.train_epoch(loader)
 
     def whole() -> None:
-        with quiet(), one_opencv_thread():
-            trainer.train_epoch()
+        epoch(loader)
 
     def staged() -> dict[str, float]:
         watch = Stopwatch(trainer.world.device)
         with watch.stage("all"), training_stages(trainer, watch):
-            whole()
+            epoch(TimedLoader(loader, watch))
         return with_rest(watch.seconds)
 
     return whole, staged
@@ -146,7 +149,8 @@ def make_trainer(setting: Setting) -> Trainer:
     return Trainer(
         model=model,
         loss=build_loss(config.loss),
-        train_set=TrainingSet(source, transform, normalise, config.seed),
+        train_set=TrainingSet(source, transform, config.seed),
+        normalise=normalise,
         val_set=None,
         config=config,
         world=setting.world,
@@ -161,11 +165,10 @@ def training_stages(trainer: Trainer, watch: Stopwatch) -> Iterator[None]:
     """Time the parts of a training step where the trainer calls them."""
     network = type(trainer.model)
     with (
-        patch.object(trainer, "loader", TimedLoader(trainer.loader, watch)),
         patch.object(network, "forward", watch.timed("forward", network.forward)),
         patch.object(trainer, "loss", watch.timed("loss", trainer.loss)),
         patch.object(torch.Tensor, "backward", watch.timed("backward", torch.Tensor.backward)),
-        patch.object(nn.utils, "clip_grad_norm_", watch.timed("clip", nn.utils.clip_grad_norm_)),
+        patch.object(trainer, "_clip_gradient", watch.timed("clip", trainer._clip_gradient)),
         patch.object(trainer.optimizer, "step", watch.timed("optimizer", trainer.optimizer.step)),
         patch.object(Average, "update", watch.timed("EMA", Average.update)),
     ):

@@ -119,10 +119,9 @@ def test_every_network_has_samples_and_a_loss_of_every_recipe_on_every_data_set(
                 continue
             tried.add(channels)
             data = open_dataset(config.dataset)
-            samples = _training_set(
-                config, data, data.part("train").open(), normalise_of(config.dataset, channels)
-            )
-            image, mask = samples[(0, 1)]["image"], samples[(0, 1)]["mask"]
+            sample = _training_set(config, data, data.part("train").open())[(0, 1)]
+            image = normalise_of(config.dataset, channels).batch(sample["image"][None])[0]
+            mask = sample["mask"][None].float()
             assert (len(image), image.shape[1:]) == (channels, mask.shape[1:])
             assert 32 <= image.shape[1] == image.shape[2] <= config.dataset.image_size
             assert torch.isfinite(image).all()

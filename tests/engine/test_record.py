@@ -534,7 +534,7 @@ def test_a_run_that_somebody_continued_meanwhile_is_not_rewound(copy):
     config, saved = training.resolve(asked, {"resume", "trainer.epochs"}, 1)
     train(["--resume", copy, "trainer.epochs=4"])
     with pytest.raises(InputError, match="another process has written"):
-        training.run(config, saved, World(0, 1, torch.device("cpu")))
+        training.run(config, saved, World(0, 1, torch.device("cpu")), {})
     assert state(copy)["epoch"] == 4
 
 
