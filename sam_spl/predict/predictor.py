@@ -19,7 +19,7 @@ from sam_spl.errors import ConfigError
 from sam_spl.models.registry import channels_of
 from sam_spl.predict.maps import check_finite, probability
 from sam_spl.resize import Image, resize_image
-from sam_spl.runtime import World, pick_device, pick_precision, place, promise_float32
+from sam_spl.runtime import World, pick_device, place, promise_float32
 from sam_spl.weights.loading import load_model
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def load(
     Args:
         file: as :func:`sam_spl.weights.formats.read_weights`.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, fp32, bf16 or fp16.
+        precision: auto, fp32, bf16, fp16, or tf32 on CUDA.
         dataset: the set that published SAM-SPL weights were trained on, by any of its names: their images are
             normalised (and resized) as its recipe has it. None: as for any further set, with a warning.
         train_size: of published DATransNet weights, 256, or 512 for IRSTD-1k.
@@ -136,7 +136,7 @@ def load(
     size = description["image_size"] if image_size == "auto" else image_size
     chosen = pick_device(device)
     promise_float32()
-    world = World(0, 1, chosen, pick_precision(precision, chosen))
+    world = World(0, 1, chosen).at(precision)
     normalise = normalise_of(description, channels_of(model))
     return Predictor(model, normalise, size, world, description["resize"])
 
