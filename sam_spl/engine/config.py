@@ -150,7 +150,7 @@ class TestConfig(RuntimeConfig):
     dataset: DatasetConfig = MISSING  # a file of configs/dataset/; [a,b] for one after the other
     precision: str = "fp32"  # fp32 | tf32 (CUDA) | bf16 | fp16 | auto
     split: str = "auto"  # test | val | train | all; auto: test, but all of a new folder without lists
-    batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
+    batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere; images of one size go together
     image_size: int | None = None  # side of the network's input; null: as the weights were trained
     native_size: bool = False  # every image at its own size, whatever the weights say
     train_size: int | None = None  # of published DATransNet weights, which do not state it
