@@ -67,8 +67,10 @@ def _describe(state: State) -> dict[str, Any] | None:
     if width is None:
         return None
     for name, path in group_files("model").items():
+        if not path.is_relative_to(config_folder()):
+            continue  # a file of the user's, which may be faulty
         file = model_file(name)
-        if path.is_relative_to(config_folder()) and file["network"] == "sam_spl.models.sam_spl:SAMSPL":
+        if file["network"] == "sam_spl.models.sam_spl:SAMSPL":
             trunk = file["arguments"]
             if (trunk["embed_dim"], sum(trunk["stages"])) == (width.shape[:1].numel(), len(blocks)):
                 return {"model": name}
