@@ -87,7 +87,12 @@ class Decoded:
     def __init__(self, items: Sequence[Item], limit: int) -> None:
         self._places: dict[int, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
         self._end, self._limit, self._lock = 0, limit, Lock()
-        with tempfile.TemporaryFile() as file, ThreadPoolExecutor(4) as pool:
+        self._map: mmap.mmap | bytes = b""
+        try:
+            unnamed = tempfile.TemporaryFile()  # noqa: SIM115, closed below
+        except OSError:  # no folder for it, or no room in any
+            return
+        with unnamed as file, ThreadPoolExecutor(4) as pool:
 
             def keep(index: int) -> None:
                 if self._end < self._limit:
@@ -96,7 +101,8 @@ class Decoded:
             for _ in pool.map(keep, range(len(items))):
                 pass  # raises what a thread raised
             # Copied on write, so that the arrays can be written to: PyTorch warns of others.
-            self._map = mmap.mmap(file.fileno(), self._end, access=mmap.ACCESS_COPY) if self._places else b""
+            if self._places:
+                self._map = mmap.mmap(file.fileno(), self._end, access=mmap.ACCESS_COPY)
 
     def load(self, index: int) -> tuple[Image, Mask] | None:
         """The image and its mask; None where they were left out."""

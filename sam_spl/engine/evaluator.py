@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -21,7 +22,8 @@ from sam_spl.predict.maps import check_finite, map_size, probabilities
 from sam_spl.runtime import World
 
 _THREADS = 2  # that count: more hardly help, as much of it holds Python's lock
-_WAITING = 32  # images that may wait to be counted
+_WAITING = 32  # images that may wait to be counted,
+_WAITING_PIXELS = 2**23  # and values of their maps, 32 MB: one large frame at least
 
 
 def evaluate(
@@ -82,9 +84,15 @@ def evaluate(
         return metric.counter.row(index, maps, mask)
 
     # Images are counted beside the next forward pass, and taken in their order.
-    waiting: deque[Future[list[float]]] = deque()
+    waiting: deque[tuple[int, Future[list[float]]]] = deque()
+
+    def take(most: int, values: int) -> None:
+        """Take counts until no more images and values than these wait."""
+        while waiting and (len(waiting) > most or sum(size for size, _ in waiting) > values):
+            metric.add(waiting.popleft()[1].result())
+
     with (
-        ThreadPoolExecutor(_THREADS) as pool,
+        _counting_threads() as pool,
         tqdm(
             total=len(indices), desc=title, unit="img", disable=None if title and world.main else True
         ) as bar,
@@ -92,14 +100,23 @@ def evaluate(
         for batch, logits in predict_batches(model, loader, world):
             check_finite(logits, batch["name"])
             maps = _maps(logits, batch["size"], resolutions, input_size)
-            images = zip(batch["index"], maps, batch["mask"], strict=True)
-            waiting += [pool.submit(count, *image) for image in images]
-            while len(waiting) > _WAITING:
-                metric.add(waiting.popleft().result())
+            for image in zip(batch["index"], maps, batch["mask"], strict=True):
+                values = sum(one.size for one in image[1].values())
+                waiting.append((values, pool.submit(count, *image)))
+            take(_WAITING, _WAITING_PIXELS)
             bar.update(len(maps))
-        for counted in waiting:
-            metric.add(counted.result())
+        take(0, 0)
     return metric.counts(world.gather)
+
+
+@contextmanager
+def _counting_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that count; where something fails, what waits is dropped."""
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _maps(

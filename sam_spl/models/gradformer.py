@@ -11,10 +11,13 @@ three things of the keys K = W_k D and the values V = W_v D, and holds neither K
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_ROWS = 32  # whose products are summed at a time
 _BAND = 2**20  # key values that are formed at a time: 4 MB, which caches hold
 
 
@@ -149,7 +152,8 @@ def correlate_by_lags(
 
     times_u = lag_sums(x, u, (3, 2), shift).flatten(2)  # (B, C, 6C)
     times_v = lag_sums(x, v, (2, 1), shift).flatten(2)  # (B, C, 2C)
-    products = query @ (times_u @ flat_u.mT + times_v @ flat_v.mT)
+    flat_u, flat_v = flat_u.to(times_u.dtype), flat_v.to(times_u.dtype)
+    products = query.to(times_u.dtype) @ (times_u @ flat_u.mT + times_v @ flat_v.mT)
 
     around_u, around_v = (F.pad(step, (shift, shift, 2 * shift, 2 * shift)) for step in (u, v))
     squares = (
@@ -159,7 +163,7 @@ def correlate_by_lags(
     )
     for keys in _keys_outside(around_u, around_v, key_u, key_v[..., None], shift):
         squares = squares - keys.square().sum((2, 3))
-    return products, squares
+    return products.to(x.dtype), squares.to(x.dtype)
 
 
 def lag_sums(x: Tensor, further: Tensor, size: tuple[int, int], step: int) -> Tensor:
@@ -175,8 +179,39 @@ def lag_sums(x: Tensor, further: Tensor, size: tuple[int, int], step: int) -> Te
 
     Returns:
         (B, C, D, rows, columns): at [b, c, d, i, j] the sum over p of x[b, c, p] times
-        further[b, d, p + step (i, j)].
+        further[b, d, p + step (i, j)]. In float64, where the device has it.
     """
+    sums: Tensor = _LagSums.apply(x, further, size, step)
+    return sums
+
+
+class _LagSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, further: Tensor, size: tuple[int, int], step: int) -> Tensor:
+        ctx.save_for_backward(x, further)
+        ctx.step = step
+        # Single precision loses digits with the number of products that it sums: a band of rows at a time.
+        wide = x.dtype if x.device.type == "mps" else torch.float64
+        bands = [
+            _lag_sums(part, further[..., top : top + part.shape[2] + step * (size[0] - 1), :], size, step)
+            for top, part in zip(range(0, x.shape[2], _ROWS), x.split(_ROWS, dim=2), strict=True)
+        ]
+        return _total([band.to(wide) for band in bands])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, further = ctx.saved_tensors
+        kernels = gradients[0].to(x.dtype)  # (B, C, D, rows, columns)
+        of_x = convolve_each(further, kernels, ctx.step)
+        transposed = [
+            F.conv_transpose2d(one, kernel, dilation=ctx.step)
+            for one, kernel in zip(x.split(1), kernels, strict=True)
+        ]
+        return of_x, torch.cat(transposed), None, None
+
+
+def _lag_sums(x: Tensor, further: Tensor, size: tuple[int, int], step: int) -> Tensor:
+    """:func:`lag_sums` in the precision of the maps."""
     batch, channels, others = *x.shape[:2], further.shape[1]
 
     def kernel_gradient(x: Tensor, further: Tensor, groups: int) -> Tensor:

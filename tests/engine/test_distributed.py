@@ -205,7 +205,7 @@ def test_deterministic_chooses_algorithms_on_cuda_and_nothing_on_a_cpu(flags):
         assert not torch.are_deterministic_algorithms_enabled()
     choose_algorithms(deterministic=True)
     assert torch.are_deterministic_algorithms_enabled()
-    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()  # or maxima could not be trained
     assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     choose_algorithms(deterministic=False)
