@@ -115,8 +115,8 @@ def distributed(device: str, *, use_ddp: bool = False, deterministic: bool = Fal
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         use_ddp: the user expects torchrun.
-        deterministic: on CUDA, use only algorithms that give equal bits in every run; a fault of PyTorch's
-            says where an operation has none. False: the fastest, measured for each size. A CPU's results are
+        deterministic: on CUDA, use algorithms that give equal bits in every run; PyTorch warns of operations
+            that have none. False: the fastest, measured for each size. A CPU's results are
             equal in every run with both.
 
     Raises:
