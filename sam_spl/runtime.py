@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -21,6 +23,7 @@ from sam_spl.errors import ConfigError, InputError
 T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_LARGE = 192 * 2**20  # bytes: above any tensor of a frame of 1920 x 1088
 
 
 @dataclass(frozen=True)
@@ -172,12 +175,24 @@ def keep_freed_memory() -> None:
     """Let the C library keep what PyTorch frees on a CPU, for the next tensor.
 
     glibc gives large blocks back to the system at once, and each new one then comes page by page: a fifth of
-    DATransNet's forward pass. Other libraries are left as they are.
+    DATransNet's forward pass. Tensors of very large frames go back all the same: kept, they leave gaps that
+    the next one does not fit, and double the memory at 2048 x 2048. Other libraries are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**30)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept for the next run: ``SAM_SPL_CACHE``, else the user's cache."""
+    own, users = os.environ.get("SAM_SPL_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own).expanduser() if own else Path(users or Path.home() / ".cache") / "sam_spl"
+
+
+def cpp_compiler() -> str | None:
+    """The C++ compiler that PyTorch would compile with, if there is one."""
+    return shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
 
 
 def world_size() -> int:

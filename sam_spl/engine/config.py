@@ -152,6 +152,7 @@ class TestConfig(RuntimeConfig):
     split: str = "auto"  # test | val | train | all; auto: test, but all of a new folder without lists
     batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere; images of one size go together
     image_size: int | None = None  # side of the network's input; null: as the weights were trained
+    compile: str = "auto"  # auto (on a CPU, where it pays) | true | false: the network's forward pass
     native_size: bool = False  # every image at its own size, whatever the weights say
     train_size: int | None = None  # of published DATransNet weights, which do not state it
     model: str | None = None  # module:Class, for weights of a network of your own
@@ -179,4 +180,5 @@ class TestConfig(RuntimeConfig):
             require(0 <= value < math.inf, key, value, "must be a number from 0 up")
         require_choice(self.empty, "empty", (None, "one", "zero", "skip"))
         require_choice(self.save_predictions, "save_predictions", (None, "npy", "png", "mat"))
+        require_choice(self.compile, "compile", ("auto", "true", "false"))
         require_choice(self.split, "split", ("auto", "test", "val", "train", "all"))

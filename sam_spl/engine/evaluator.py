@@ -52,7 +52,7 @@ def evaluate(
         input_size: side that protocols at the network's input are scored at, where the network sees each
             image at its own size.
         batch_size: images that are loaded together, of which those of equal size are predicted together; None
-            for 1 on a CPU, where larger ones gain nothing, and 12 elsewhere.
+            for :func:`usual_batch`.
         num_workers: loader processes.
         title: of the progress bar; none without.
         keep: called with the index of each image that this process predicts, and its probability map at its
@@ -65,7 +65,7 @@ def evaluate(
         InputError: the network answers values that are not finite.
     """
     if batch_size is None:
-        batch_size = 1 if world.device.type == "cpu" else 12
+        batch_size = usual_batch(world.device)
     indices = range(world.rank, len(dataset), world.size)
     share: Dataset[dict[str, Any]] = Subset(dataset, indices)
     loader = DataLoader(
@@ -107,6 +107,11 @@ def evaluate(
             bar.update(len(maps))
         take(0, 0)
     return metric.counts(world.gather)
+
+
+def usual_batch(device: torch.device) -> int:
+    """1 on a CPU, where larger ones gain nothing, and 12 elsewhere."""
+    return 1 if device.type == "cpu" else 12
 
 
 @contextmanager

@@ -19,10 +19,12 @@ from sam_spl.data.dataset import EvaluationSet
 from sam_spl.data.normalise import Normalise, normalise_of
 from sam_spl.data.sources import Source
 from sam_spl.engine.config import TestConfig
-from sam_spl.engine.evaluator import evaluate
+from sam_spl.engine.evaluator import evaluate, usual_batch
+from sam_spl.errors import ConfigError
 from sam_spl.metrics import DatasetCounts, Protocol, protocols_named, scores
 from sam_spl.metrics.curves import levels, probabilities
 from sam_spl.models.registry import channels_of
+from sam_spl.predict.compiled import compiled
 from sam_spl.predict.predictor import load_network
 from sam_spl.report.figures import write_figures
 from sam_spl.report.page import Sample, write_report
@@ -176,7 +178,7 @@ def _count(tested: _Tested) -> DatasetCounts:
     config = tested.config
     own = config.dataset.test_size or config.dataset.image_size or 256
     return evaluate(
-        tested.model,
+        _compiled(tested),
         EvaluationSet(tested.source, tested.image_size, tested.normalise, tested.description["resize"]),
         tested.world,
         protocols=tested.protocols,
@@ -187,6 +189,24 @@ def _count(tested: _Tested) -> DatasetCounts:
         title=f"testing {tested.data.title}",
         keep=tested.keep if tested.pictured or config.save_predictions else None,
     )
+
+
+def _compiled(tested: _Tested) -> nn.Module:
+    """The network, compiled where all images have one size and it pays."""
+    config, world, size = tested.config, tested.world, tested.image_size
+    if size is None:
+        if config.compile == "true":
+            raise ConfigError("compile: images of many sizes. Set image_size, or leave compile=true out.")
+        return tested.model
+    batch = config.batch_size or usual_batch(world.device)
+    shape = (batch, channels_of(tested.model), size, size)
+    images = len(tested.source) // world.size
+    if world.main:
+        network = compiled(tested.model, shape, world, wanted=config.compile, images=images)
+    world.barrier()  # the others take what the first has made
+    if not world.main:
+        network = compiled(tested.model, shape, world, wanted=config.compile, images=images)
+    return network
 
 
 def _write(tested: _Tested, counts: DatasetCounts) -> Result:

@@ -41,6 +41,8 @@ class SAMSPL(nn.Module):
     #: Arguments that change what weights mean and no tensor's shape. Each is an attribute too.
     not_in_shapes = ("num_heads", "window_spec", "global_att_blocks")
     published = SAM_SPL
+    #: Compiled for a CPU it takes two thirds of the time (docs/benchmarks.md).
+    gains_by_compiling = True
 
     def __init__(
         self,

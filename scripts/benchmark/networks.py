@@ -23,6 +23,7 @@ from sam_spl.data.normalise import normalise_of
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.errors import InputError
 from sam_spl.models.registry import channels_of
+from sam_spl.predict.compiled import compiled
 from sam_spl.predict.predictor import Predictor
 from sam_spl.registry import import_object
 from sam_spl.runtime import World, pick_precision, place
@@ -39,7 +40,7 @@ class Case:
         mode: ``test``, the forward pass in inference mode, or ``train``, forward pass, loss and backward pass
             of all parameters that require gradients.
         precision: of autocast: fp32, bf16 or fp16.
-        compiled: see :func:`compiled`.
+        compiled: in test as ``sam-spl test --compile true`` does it, in train by ``torch.compile``.
         reference: ``file.py:function`` that gives the network instead, None for ours.
         image_size: (H, W).
         batch_size: images a pass.
@@ -74,11 +75,6 @@ def world_of(device: str, precision: str) -> World:
     return World(0, 1, chosen, pick_precision(precision, chosen))
 
 
-def compiled(model: nn.Module) -> nn.Module:
-    """A network as it is compiled where ``--compile true`` asks for it."""
-    return torch.compile(model, dynamic=False)  # type: ignore[return-value]
-
-
 class Pass:
     """One pass of a case over random images; calling it computes, :meth:`flop` counts what it computes."""
 
@@ -94,7 +90,12 @@ class Pass:
             model = reference(case.reference, case.name).to(self.world.device)
         self.image, self.model = image, model.train(case.mode == "train")
         self.mask = (torch.rand_like(image[:, :1]) > 0.999).float()
-        self.fast = compiled(self.model) if case.compiled else self.model
+        self.fast = self._compiled() if case.compiled else self.model
+
+    def _compiled(self) -> nn.Module:
+        if self.case.mode == "test":
+            return compiled(self.model, self.image.shape, self.world, wanted="true")
+        return torch.compile(self.model, dynamic=False)  # type: ignore[return-value]
 
     def __call__(self, model: nn.Module | None = None) -> None:
         model = model or self.fast
@@ -225,7 +226,9 @@ def latency(cases: Sequence[Case], repeat: int) -> list[Row]:
         normalise = normalise_of(DatasetConfig.named("custom", data_path="."), channels_of(model))
         image, _ = SyntheticSource(1, case.image_size).load(0)
         if case.compiled:
-            model = compiled(place(model, case.world.device).eval())
+            model = place(model, case.world.device).eval()
+            shape = (1, channels_of(model), *case.image_size)
+            model = compiled(model, shape, case.world, wanted="true")
         predict = Predictor(model, normalise, None, case.world)
 
         def one() -> None:
