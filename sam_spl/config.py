@@ -32,6 +32,11 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def weights_folder() -> Path:
+    """Where the weights that come with the toolkit are: in ``checkpoints/``, or inside a wheel's package."""
+    return config_folder().parent / "checkpoints"
+
+
 def add_config_folder(folder: str | Path) -> None:
     """Use the groups (``model/ dataset/ recipe/ loss/ experiment/``) in your own folder as well.
 

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from sam_spl.cli.command import Command
 from sam_spl.config import require, require_choice
-from sam_spl.errors import ConfigError
+from sam_spl.errors import ConfigError, InputError
 
 
 @dataclass
@@ -18,6 +18,7 @@ class ConvertConfig:
     source: str = MISSING  # weights file or run folder
     target: str = MISSING  # file to write: .safetensors or .pt for ours, .pth for published
     to: str = "auto"  # auto | ours | published; auto: the other kind than the source's
+    half: bool = False  # store float16, at half the size; networks compute with float32 all the same
     dataset: str | None = None  # set that published weights were trained on: its normalisation and size
     mean: list[float] | None = None  # or else, of the network's input in [0, 1]
     std: list[float] | None = None  # likewise
@@ -63,7 +64,13 @@ def convert(config: ConvertConfig) -> None:
         raise ConfigError(f"mean: {config.mean} is not valid, the network has {channels} channel(s).")
     weights = read_weights(config.source)
     to = config.to if config.to != "auto" else "ours" if weights.published else "published"
-    target = save_weights(Path(config.target).expanduser(), weights.state, description, names=to)
+    state = weights.state
+    if config.half:
+        state = {name: x.half() if x.is_floating_point() else x for name, x in state.items()}
+        lost = [name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()]
+        if lost:
+            raise InputError(f"half: {lost[0]} does not fit into float16. Leave --half out.")
+    target = save_weights(Path(config.target).expanduser(), state, description, names=to)
     print(f"{target}: {description['model']}, {len(weights.state)} tensors, {to} names")
 
 
@@ -76,5 +83,6 @@ COMMAND = Command(
         "sam-spl convert published.pth ours.safetensors --dataset NUDT-SIRST",
         "sam-spl convert published.pth ours.safetensors --mean 0.4228 --std 0.1295 --image_size 256",
         "sam-spl convert checkpoints/my_run published.pth",
+        "sam-spl convert checkpoints/my_run small.safetensors --to ours --half",
     ),
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sam_spl.config import weights_folder
 from sam_spl.errors import InputError
 from sam_spl.files import lock
 from sam_spl.results.files import is_result
@@ -60,7 +61,9 @@ def test_folder(
     file = weights.stem if weights.suffix == ".safetensors" else weights.name
     parts = [file, dataset, "" if lists == "none" else lists, split, str(image_size or "native")]
     parts += [_digits(only, 6)] if only else []
-    return weights.parent / "-".join(["test", *(_safe(part) for part in parts if part)])
+    # Weights that come with the toolkit may lie where no user writes.
+    beside = Path("checkpoints") if weights.parent == weights_folder() else weights.parent
+    return beside / "-".join(["test", *(_safe(part) for part in parts if part)])
 
 
 @contextmanager

@@ -18,9 +18,10 @@ def check_description(content: Any, path: Path) -> dict[str, Any]:
     What :func:`~sam_spl.weights.formats.save_weights` was given: ``model`` and ``arguments`` as for
     :func:`~sam_spl.models.registry.build_model`; the network's input as ``mean`` and ``std`` (of values in
     [0, 1], one for all channels or one each), ``image_size`` (the side of a square in pixels, None for each
-    image's own size) and ``resize`` (how images get there); ``trained_on`` (the data set's title, lists and
-    fingerprints); ``settings`` and ``selected_by``. A key may be absent, where its partner is too; further
-    keys are kept as they are, whatever JSON can hold: results repeat the whole description.
+    image's own size) and ``resize`` (how images get there); ``threshold`` (the probability above which
+    prediction takes a pixel for target); ``trained_on`` (the data set's title, lists and fingerprints);
+    ``settings`` and ``selected_by``. A key may be absent, where its partner is too; further keys are kept as
+    they are, whatever JSON can hold: results repeat the whole description.
 
     Raises:
         InputError: a value of another kind or that JSON cannot hold, a size below 32, a spread that is not
@@ -102,6 +103,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "text",
     ),
     "title": (_is_text, "text"),
+    "threshold": (
+        lambda value: _are_numbers([value]) and 0 < value < 1,
+        "a probability between 0 and 1",
+    ),
     "settings": (_is_text, "text"),
     "selected_by": (_is_text, "text"),
 }

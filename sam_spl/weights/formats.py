@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sam_spl.config import weights_folder
 from sam_spl.errors import InputError
 from sam_spl.files import atomic
 from sam_spl.models.published import Published
@@ -89,7 +90,10 @@ def read_weights(file: str | Path, network: Any = None) -> Weights:
 
 
 def find_weights(file: str | Path) -> Path:
-    """The weights file that ``file`` means: itself, or the best of a run folder."""
+    """The weights file that ``file`` means: itself, the best of a run folder, or a file that comes along.
+
+    Files that come with the toolkit are known by their names alone, as ``datransnet-sirst``, anywhere.
+    """
     if not str(file).strip():  # as a path it would be the current folder
         raise InputError("weights: no file is named. Give a weights file or a run folder.")
     path = Path(file).expanduser()
@@ -98,9 +102,15 @@ def find_weights(file: str | Path) -> Path:
             if (path / name).is_file():
                 return path / name
         raise InputError(f"weights: {path} is a folder without best.safetensors, best.pt or last.pt.")
-    if not path.is_file():
-        raise InputError(f"weights: no file {path} (from {Path.cwd()}). Give a weights file or a run folder.")
-    return path
+    if path.is_file():
+        return path
+    shipped = {one.stem: one for one in sorted(weights_folder().glob("*.safetensors"))}
+    if str(file) in shipped:
+        return shipped[str(file)]
+    raise InputError(
+        f"weights: no file {path} (from {Path.cwd()}). Give a weights file, a run folder"
+        + (f", or one of {', '.join(shipped)}." if shipped else ".")
+    )
 
 
 def read_frozen(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

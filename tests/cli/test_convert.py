@@ -10,8 +10,9 @@ import torch
 
 from sam_spl.cli.convert import COMMAND, ConvertConfig, convert
 from sam_spl.errors import ConfigError, InputError
-from sam_spl.models.registry import build_model
+from sam_spl.models.registry import build_model, built_from
 from sam_spl.weights.formats import read_weights, save_weights
+from sam_spl.weights.loading import load_model
 from tests.conftest import ROOT, golden_state
 
 
@@ -91,3 +92,23 @@ def test_help_needs_nothing_heavy():
     code = "import sys, sam_spl.cli.convert, sam_spl.cli.download; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
     assert (COMMAND.name, COMMAND.positional) == ("convert", ("source", "target"))
+
+
+def test_half_stores_half_and_predicts_alike(tmp_path, tiny):
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    description = {**built_from(tiny), "mean": [0.5], "std": [0.5], "image_size": 64, "resize": "pillow"}
+    save_weights(whole, tiny.state_dict(), description)
+    convert(ConvertConfig(str(whole), str(half), to="ours", half=True))
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    model, stated = load_model(half)
+    assert stated == load_model(whole)[1]
+    for name, value in model.state_dict().items():
+        expected = tiny.state_dict()[name]
+        assert value.dtype == expected.dtype
+        torch.testing.assert_close(value, expected, rtol=2**-11, atol=2**-25)
+    assert any(not torch.equal(value, tiny.state_dict()[name]) for name, value in model.state_dict().items())
+
+    tiny.state_dict()["decoder.heads.0.bias"].fill_(1e6)
+    save_weights(whole, tiny.state_dict(), description)
+    with pytest.raises(InputError, match=r"half: decoder.heads.0.bias does not fit into float16"):
+        convert(ConvertConfig(str(whole), str(half), to="ours", half=True))

@@ -9,7 +9,8 @@ import torch
 
 import sam_spl
 from sam_spl.errors import InputError
-from sam_spl.weights.formats import read_weights, save_weights
+from sam_spl.weights import formats
+from sam_spl.weights.formats import find_weights, read_weights, save_weights
 
 
 @pytest.mark.parametrize("nothing", ["", " "])
@@ -21,6 +22,20 @@ def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch, nothing):
         read_weights(nothing)
     with pytest.raises(InputError, match=r"\. is a folder without"):
         read_weights(".")
+
+
+def test_weights_that_come_along_are_found_by_name(tmp_path, monkeypatch, tiny):
+    along, here = tmp_path / "along", tmp_path / "here"
+    description = {**sam_spl.models.registry.built_from(tiny), "mean": [0.5], "std": [0.5], "image_size": 64}
+    file = save_weights(along / "net-sirst.safetensors", tiny.state_dict(), description)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(formats, "weights_folder", lambda: along)
+    assert find_weights("net-sirst") == file
+    with pytest.raises(InputError, match=r"no file other .* a run folder, or one of net-sirst\.$"):
+        find_weights("other")
+    own = save_weights(here / "net-sirst", tiny.state_dict(), description)  # what lies here comes first
+    assert find_weights("net-sirst").resolve() == own.resolve()
 
 
 def test_tensors_without_one_shape_are_no_state_dict(tmp_path, tiny):
