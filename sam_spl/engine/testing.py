@@ -22,6 +22,7 @@ from sam_spl.engine.config import TestConfig
 from sam_spl.engine.evaluator import evaluate, usual_batch
 from sam_spl.errors import ConfigError
 from sam_spl.metrics import DatasetCounts, Protocol, protocols_named, scores
+from sam_spl.metrics.calibration import at_threshold
 from sam_spl.metrics.curves import levels, probabilities
 from sam_spl.models.registry import channels_of
 from sam_spl.predict.compiled import compiled
@@ -63,14 +64,14 @@ def test(config: TestConfig, *, world: World | None = None) -> Result | None:
     if not world.main:
         logging.getLogger("sam_spl").setLevel(logging.ERROR)  # one process says it for all
     with one_opencv_thread():
-        tested = _open(config, world)
+        tested = open_test(config, world)
         if not world.main:
             world.barrier()
-            tested.share(_count(tested))
+            tested.share(count(tested))
             return None
         with begin_test(tested.folder, named_by_user=config.output_dir is not None):
             world.barrier()  # before others put their predictions there
-            counts = _count(tested)
+            counts = count(tested)
             tested.share(counts)
             return _write(tested, counts)
 
@@ -91,7 +92,7 @@ test_part.__test__ = False  # type: ignore[attr-defined]
 
 
 @dataclass
-class _Tested:
+class OpenTest:
     """A test that is about to run, and the maps that it keeps."""
 
     config: TestConfig
@@ -141,8 +142,13 @@ class _Tested:
         return Sample(self.source.name(index), image, mask, level)
 
 
-def _open(config: TestConfig, world: World) -> _Tested:
-    """Find weights and images, and see that they go together: whatever is wrong stops the test here."""
+def open_test(config: TestConfig, world: World) -> OpenTest:
+    """Find weights and images, and see that they go together.
+
+    Raises:
+        ConfigError: as :func:`test`.
+        InputError: as :func:`test`.
+    """
     protocols = protocols_named(config.protocols)
     weights = find_weights(config.weights)
     model, description = load_network(
@@ -162,7 +168,7 @@ def _open(config: TestConfig, world: World) -> _Tested:
     if config.output_dir is not None:
         folder = Path(config.output_dir).expanduser()
     parts = (weights, model, description, normalise, image_size, data, part, part.open(), folder, protocols)
-    return _Tested(config, world, *parts)
+    return OpenTest(config, world, *parts)
 
 
 def _only(config: TestConfig, data: DataSet) -> str:
@@ -173,7 +179,7 @@ def _only(config: TestConfig, data: DataSet) -> str:
     return str(Path(data.where).resolve()) if config.dataset.name == "custom" else ""
 
 
-def _count(tested: _Tested) -> DatasetCounts:
+def count(tested: OpenTest) -> DatasetCounts:
     """Predict and count every image."""
     config = tested.config
     own = config.dataset.test_size or config.dataset.image_size or 256
@@ -191,7 +197,7 @@ def _count(tested: _Tested) -> DatasetCounts:
     )
 
 
-def _compiled(tested: _Tested) -> nn.Module:
+def _compiled(tested: OpenTest) -> nn.Module:
     """The network, compiled where all images have one size and it pays."""
     config, world, size = tested.config, tested.world, tested.image_size
     if size is None:
@@ -209,7 +215,7 @@ def _compiled(tested: _Tested) -> nn.Module:
     return network
 
 
-def _write(tested: _Tested, counts: DatasetCounts) -> Result:
+def _write(tested: OpenTest, counts: DatasetCounts) -> Result:
     """Everything that a test leaves: files, pictures, and the table on the console."""
     config, folder, names = (
         tested.config,
@@ -217,6 +223,12 @@ def _write(tested: _Tested, counts: DatasetCounts) -> Result:
         [tested.source.name(index) for index in counts.indices],
     )
     report, about = _report(tested, counts, names)
+    threshold = tested.description.get("threshold")
+    if threshold is not None and counts.curves is not None and len(counts):
+        told = report["at_threshold"] = at_threshold(counts.curves, threshold)
+        text = "{threshold:.5f}, of these weights: {detected} targets found, {alarms_per_frame:.3f} false "
+        text += "alarms a frame, any in {alarmed:.1%} of frames"
+        about.append(("threshold", text.format(**told)))
     order = worst(counts)
 
     def sample(position: int) -> Sample:
@@ -257,7 +269,7 @@ def _write(tested: _Tested, counts: DatasetCounts) -> Result:
 
 
 def _report(
-    tested: _Tested, counts: DatasetCounts, names: list[str]
+    tested: OpenTest, counts: DatasetCounts, names: list[str]
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The content of ``results.json``, and what a reader has to know beside the figures."""
     config, data, part = tested.config, tested.data, tested.part
@@ -294,7 +306,7 @@ def _report(
     return report, about
 
 
-def _about(tested: _Tested) -> list[tuple[str, str]]:
+def _about(tested: OpenTest) -> list[tuple[str, str]]:
     """What was tested on what, and what a reader must know of it."""
     config, data, part, description = tested.config, tested.data, tested.part, tested.description
     images = (
@@ -314,13 +326,21 @@ def _about(tested: _Tested) -> list[tuple[str, str]]:
             else "all images are tested: no lists, and these weights do not state that they were trained on "
             "this folder"
         )
-    if part.role in ("train", "all") and data.known_to(description.get("trained_on")):
-        notes.append("these weights were trained on images that are among the tested ones")
-    if "TEST" in str(description.get("selected_by", "")).upper():
-        notes.append("these weights were chosen on the test images (trainer.selection=test)")
+    notes += seen(tested)
     if "chips_from" in (description.get("trained_on") or {}):
         notes.append("copy-paste saw targets of the test images in training (copy_paste.source=all)")
     notes += [text for text in asdict(data.identity).values() if text]
     if data.skipped:
         notes.append(f"{len(data.skipped)} images without mask or file were skipped (dataset.missing=skip)")
     return [*rows, *(("note", text) for text in notes)]
+
+
+def seen(tested: OpenTest) -> list[str]:
+    """What the tested images have to do with how these weights came about."""
+    role, description = tested.part.role, tested.description
+    found = []
+    if role in ("train", "all") and tested.data.known_to(description.get("trained_on")):
+        found.append("these weights were trained on images that are among the tested ones")
+    if "TEST" in str(description.get("selected_by", "")).upper():
+        found.append("these weights were chosen on the test images (trainer.selection=test)")
+    return found

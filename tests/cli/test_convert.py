@@ -13,7 +13,7 @@ from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model, built_from
 from sam_spl.weights.formats import read_weights, save_weights
 from sam_spl.weights.loading import load_model
-from tests.conftest import ROOT, golden_state
+from tests.conftest import ROOT, TINY, golden_state
 
 
 def test_conversion_round_trip_is_bit_exact(tmp_path, capsys):
@@ -94,7 +94,8 @@ def test_help_needs_nothing_heavy():
     assert (COMMAND.name, COMMAND.positional) == ("convert", ("source", "target"))
 
 
-def test_half_stores_half_and_predicts_alike(tmp_path, tiny):
+def test_half_stores_half_and_predicts_alike(tmp_path):
+    tiny = build_model("sam_spl_t", **TINY)
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     description = {**built_from(tiny), "mean": [0.5], "std": [0.5], "image_size": 64, "resize": "pillow"}
     save_weights(whole, tiny.state_dict(), description)

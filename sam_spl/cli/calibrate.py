@@ -1,0 +1,72 @@
+"""``sam-spl calibrate``: the threshold for a budget of false alarms, stored in the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from sam_spl.cli.command import Command
+from sam_spl.config import require, require_choice
+
+
+@dataclass
+class CalibrateConfig:
+    """Choose the threshold of a detector on held-out images, and store it in its weights."""
+
+    weights: str = MISSING  # weights file or run folder
+    dataset: str = MISSING  # name of a data set, or a folder with images/ and masks/
+    budget: float = MISSING  # share of frames that may have a false alarm, as 0.05
+    split: str = "val"  # val | test | train | all: images that neither training nor a test has seen
+    data_path: str = "./datasets"  # folder of the data set, or its parent folder
+    lists: str | None = None  # folder of the split lists, where there are several
+    output: str | None = None  # file to write; null: WEIGHTS-calibrated.safetensors beside the weights
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+
+    def __post_init__(self) -> None:
+        require(0 < self.budget < 1, "budget", self.budget, "must be a share of frames between 0 and 1")
+        require_choice(self.split, "split", ("val", "test", "train", "all"))
+
+
+def calibrate(config: CalibrateConfig) -> None:
+    """Count false alarms at every threshold, choose one, and write it."""
+    from pathlib import Path
+
+    from sam_spl.data.config import DatasetConfig
+    from sam_spl.engine.calibration import calibrate_weights
+    from sam_spl.weights.formats import find_weights
+
+    folder = Path(config.dataset).expanduser()
+    if folder.is_dir():
+        named = {"title": folder.resolve().name, "data_path": str(folder), "lists": config.lists}
+        dataset = DatasetConfig.named("custom", **named)
+    else:
+        dataset = DatasetConfig.named(config.dataset, data_path=config.data_path, lists=config.lists)
+    weights = find_weights(config.weights)
+    target = Path(config.output).expanduser() if config.output else None
+    target = target or weights.with_name(f"{weights.stem}-calibrated.safetensors")
+    found = calibrate_weights(
+        weights, dataset, split=config.split, budget=config.budget, device=config.device, target=target
+    )
+    print(
+        f"threshold {found.threshold:.5f}: {found.alarmed} of {found.images} images have a false alarm, "
+        f"{found.alarms_per_frame:.3f} false alarms a frame; {found.detected} of {found.targets} targets"
+    )
+    print(
+        f"With 95 % confidence at most {found.bound:.1%} of frames like these have a false alarm "
+        f"(budget {found.budget:.1%})."
+    )
+    print(f"{target} states it; predict takes it from there")
+
+
+COMMAND = Command(
+    name="calibrate",
+    config=CalibrateConfig,
+    run=calibrate,
+    positional=("weights",),
+    aliases={"-o": "output"},
+    examples=(
+        "sam-spl calibrate checkpoints/my_run --dataset sirst --lists idx_427 --budget 0.1",
+        "sam-spl calibrate checkpoints/my_run --dataset ./my_images --split all --budget 0.02",
+    ),
+)
