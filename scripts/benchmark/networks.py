@@ -229,7 +229,7 @@ def latency(cases: Sequence[Case], repeat: int) -> list[Row]:
             model = place(model, case.world.device).eval()
             shape = (1, channels_of(model), *case.image_size)
             model = compiled(model, shape, case.world, wanted="true")
-        predict = Predictor(model, normalise, None, case.world)
+        predict = Predictor(model, normalise, None, case.world, tile=None)
 
         def one() -> None:
             predict(image)
