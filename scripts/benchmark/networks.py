@@ -226,7 +226,7 @@ def latency(cases: Sequence[Case], repeat: int) -> list[Row]:
         image, _ = SyntheticSource(1, case.image_size).load(0)
         if case.compiled:
             model = compiled(place(model, case.world.device).eval())
-        predict = Predictor(model, normalise, None, case.world)
+        predict = Predictor(model, normalise, None, case.world, tile=None)
 
         def one() -> None:
             predict(image)

@@ -128,11 +128,11 @@ def test_scores_do_not_depend_on_the_batch_size(trained, tmp_path):
 def test_a_predictor_gives_what_testing_scored(trained, folder):
     predict = sam_spl.load(trained, device="cpu", precision="fp32")  # bf16 would round the two inputs apart
     image = cv2.imread(str(folder / "images" / "im_0.png"), cv2.IMREAD_GRAYSCALE)
-    prob = predict(image)
+    prob = predict(image).prob
     assert prob.shape == image.shape
     assert ((prob >= 0) & (prob <= 1)).all()
-    np.testing.assert_allclose(predict(np.dstack([image] * 3)), prob, atol=1e-6)
-    np.testing.assert_allclose(predict(image.astype(np.uint16) * 257), prob, atol=1e-4)
+    np.testing.assert_allclose(predict(np.dstack([image] * 3)).prob, prob, atol=1e-6)
+    np.testing.assert_allclose(predict(image.astype(np.uint16) * 257).prob, prob, atol=1e-4)
 
 
 @pytest.mark.parametrize("recipe", ["sam_spl", "scratch"])

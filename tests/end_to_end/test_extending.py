@@ -112,7 +112,7 @@ def test_code_and_files_of_ones_own_train_test_save_and_load(own, capsys):
         sam_spl.load(save, device="cpu")
     prob = sam_spl.load(save, device="cpu", network=f"{code}:Net")(
         own / "data" / "Mine" / "images" / "im_5.png"
-    )
+    ).prob
     assert (prob.shape, prob.dtype.name) == ((48, 40), "float32")
 
     again = [*map(str, flags), "--resume", str(save), "--epochs", "2"]
@@ -215,7 +215,7 @@ def test_training_and_testing_from_python(own, capsys):
     result = sam_spl.test(TestConfig(weights=str(trained.best), dataset=mine, device="cpu"))
     assert result.scores["images"] == len(result.images) == 3
     assert json.loads((result.folder / "results.json").read_text())["scores"] == result.scores
-    prob = sam_spl.load(trained.best, device="cpu")(own / "data" / "Mine" / "images" / "im_5.png")
+    prob = sam_spl.load(trained.best, device="cpu")(own / "data" / "Mine" / "images" / "im_5.png").prob
     assert prob.shape == (48, 40)
 
     more = replace(trained.config, resume="auto", trainer=replace(trained.config.trainer, epochs=3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,12 +12,15 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from torch import nn
 
 import sam_spl
 from sam_spl.data.normalise import Normalise
 from sam_spl.data.reading import as_image, read_image
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model
+from sam_spl.predict.predictor import Predictor
+from sam_spl.runtime import World
 from sam_spl.weights.formats import save_weights
 from tests.conftest import GOLDEN, TINY, fill, golden_state, test, write_folder, write_palette_png
 
@@ -94,13 +98,13 @@ def _forms(image: np.ndarray, folder: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("image", [GREY, COLOUR], ids=["grey", "colour"])
 def test_every_form_of_a_picture_has_the_same_probabilities(predict, image, tmp_path):
-    expected = predict(image)
+    expected = predict(image).prob
     assert (expected.dtype, expected.shape) == (np.float32, (40, 56))
     assert expected.std() > 1e-4  # it says something at all
     for name, form in _forms(image, tmp_path).items():
-        np.testing.assert_allclose(predict(form), expected, rtol=0, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(predict(form).prob, expected, rtol=0, atol=2e-5, err_msg=name)
         if "float" not in name and name != "PIL F" and "16" not in name and name != "PIL I":
-            np.testing.assert_array_equal(predict(form), expected, err_msg=name)
+            np.testing.assert_array_equal(predict(form).prob, expected, err_msg=name)
 
 
 def test_the_networks_input_is_its_formula():
@@ -180,32 +184,32 @@ def test_what_is_no_image_is_refused_in_one_line(predict, image, message):
 def test_a_network_for_squeezed_images_gives_one_answer_as_well(image, tmp_path):
     """Up to the grey level that 8 bits round a resized image to."""
     predict = sam_spl.load(_file(tmp_path, "sam_spl_t", 64), device="cpu", precision="fp32")
-    expected = predict(image)
+    expected = predict(image).prob
     for name, form in _forms(image, tmp_path).items():
-        np.testing.assert_allclose(predict(form), expected, rtol=0, atol=0.02, err_msg=name)
+        np.testing.assert_allclose(predict(form).prob, expected, rtol=0, atol=0.02, err_msg=name)
 
 
 def test_a_frame_that_is_shrunk_is_told_of_once_for_each_size(tmp_path, caplog):
     file = _file(tmp_path, "datransnet", 32)
-    predict = sam_spl.load(file, device="cpu", precision="fp32")
+    predict = sam_spl.load(file, device="cpu", precision="fp32", tile=None)
     frames = {
         size: np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8) for size in ((96, 64), (32, 20))
     }
     wide = np.zeros((32, 64), np.uint8)
     for image in (*frames.values(), *frames.values(), wide):
-        assert predict(image).shape == image.shape
+        assert predict(image).prob.shape == image.shape
     assert caplog.messages == [
-        "64x96 is shrunk to 32x32: a 3x3 target becomes 1.5 x 1.0 pixels. Predict tiles of about 32 pixels, "
-        "or load with image_size=None for the frame's own size",
-        "64x32 is shrunk to 32x32: a 3x3 target becomes 1.5 x 3.0 pixels. Predict tiles of about 32 pixels, "
-        "or load with image_size=None for the frame's own size",
+        "64x96 is shrunk to 32x32: a 3x3 target becomes 1.5 x 1.0 pixels. Load with tile=32 for tiles "
+        "at the frame's own scale, or with image_size=None for the frame's own size",
+        "64x32 is shrunk to 32x32: a 3x3 target becomes 1.5 x 3.0 pixels. Load with tile=32 for tiles "
+        "at the frame's own scale, or with image_size=None for the frame's own size",
     ]
     caplog.clear()
     own = sam_spl.load(file, device="cpu", precision="fp32", image_size=None)
     at_its_size = sam_spl.load(file, device="cpu", precision="fp32", image_size=96)
     frame = np.ascontiguousarray(np.resize(frames[96, 64], (96, 96)))
-    np.testing.assert_array_equal(own(frame), at_its_size(frame))
-    assert np.abs(own(frame) - predict(frame)).max() > 1e-4
+    np.testing.assert_array_equal(own(frame).prob, at_its_size(frame).prob)
+    assert np.abs(own(frame).prob - predict(frame).prob).max() > 1e-4
     assert len(caplog.messages) == 1  # of predict alone
 
 
@@ -269,7 +273,7 @@ def test_published_weights_give_the_same_by_python_and_by_testing(tmp_path, name
     predict = sam_spl.load(file, device="cpu", precision="fp32", **given)
     for image in ("im_4", "im_5"):
         saved = np.load(tmp_path / "out" / "predictions" / f"{image}.npy")
-        np.testing.assert_allclose(predict(root / "images" / f"{image}.png"), saved, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(predict(root / "images" / f"{image}.png").prob, saved, rtol=0, atol=1e-6)
 
     if name == "sam_spl":  # another normalisation is another answer
         caplog.clear()
@@ -280,7 +284,7 @@ def test_published_weights_give_the_same_by_python_and_by_testing(tmp_path, name
         )
         assert (
             np.abs(
-                imagenet(root / "images" / "im_4.png") - np.load(tmp_path / "out/predictions/im_4.npy")
+                imagenet(root / "images" / "im_4.png").prob - np.load(tmp_path / "out/predictions/im_4.npy")
             ).max()
             > 0.01
         )
@@ -313,7 +317,7 @@ def test_a_size_given_to_testing_or_to_a_predictor_is_the_same(tmp_path, name, t
     predict = sam_spl.load(file, device="cpu", precision="fp32", image_size=size)
     for image in ("im_4", "im_5"):
         saved = np.load(tmp_path / "out" / "predictions" / f"{image}.npy")
-        np.testing.assert_allclose(predict(root / "images" / f"{image}.png"), saved, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(predict(root / "images" / f"{image}.png").prob, saved, rtol=0, atol=1e-6)
 
 
 def test_the_named_sets_size_is_taken_too(tmp_path):
@@ -328,6 +332,195 @@ def test_what_a_file_states_is_its_own_whatever_set_is_named(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     file = _file(tmp_path, "sam_spl_t", 64)
     a, b = (sam_spl.load(file, device="cpu", precision="fp32", dataset=name) for name in (None, "IRSTD-1k"))
-    np.testing.assert_array_equal(a(COLOUR), b(COLOUR))
+    np.testing.assert_array_equal(a(COLOUR).prob, b(COLOUR).prob)
     assert (b.image_size, b.normalise.mean) == (64, (0.45, 0.4, 0.35))
     assert not caplog.messages
+
+
+class _Brightness(nn.Module):
+    """The sign of the distance to mid-grey, and a slope along the columns; remembers what it saw."""
+
+    in_channels = 1
+
+    def __init__(self, slope: float = 0.0) -> None:
+        super().__init__()
+        self.slope, self.seen = slope, []
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        self.seen.append(tuple(image.shape))
+        return [8 * image - 4 + self.slope * torch.arange(image.shape[-1], dtype=torch.float32)]
+
+
+def _of(model: nn.Module, image_size: int | None = None, **options: object) -> Predictor:
+    world = World(0, 1, torch.device("cpu"))
+    return Predictor(model, Normalise((0.0,), (1.0,), 1), image_size, world, **options)
+
+
+def test_a_prediction_holds_the_map_the_mask_and_the_detections():
+    frame = np.full((20, 30), 20, np.uint8)
+    frame[3:5, 4:7], frame[12, 29], frame[19, 0] = 200, 255, 180
+    result = _of(_Brightness(), min_area=1, top=2)(frame)
+    np.testing.assert_allclose(result.prob, 1 / (1 + np.exp(4 - 8.0 * frame / 255)), atol=1e-6)
+    np.testing.assert_array_equal(result.image, frame)
+    assert [(one.centroid, one.area) for one in result.detections] == [((3.5, 5.0), 6), ((12.0, 29.0), 1)]
+    np.testing.assert_array_equal(np.argwhere(result.mask)[-1], (12, 29))
+    assert result.mask.sum() == 7
+    assert result.detections is result.detections  # computed once
+
+    other = replace(result, threshold=float(result.prob[3, 4]), top=None)
+    assert [one.box for one in other.detections] == [(29, 12, 1, 1)]
+    assert other.mask.sum() == 1
+    assert replace(result, min_area=2).mask.sum() == 6
+    assert replace(result, threshold=1.0).detections == []
+
+
+def test_the_threshold_is_the_files_unless_one_is_given(tmp_path):
+    model = build_model("datransnet")
+    described = {"mean": [0.0], "std": [1.0], "image_size": None, "resize": "pillow"}
+    plain, stated = (
+        save_weights(
+            tmp_path / f"{name}.safetensors", model.state_dict(), {**model.built_from, **described, **more}
+        )
+        for name, more in (("plain", {}), ("stated", {"threshold": 0.375}))
+    )
+    assert sam_spl.load(plain, device="cpu").threshold == 0.5
+    assert sam_spl.load(stated, device="cpu").threshold == 0.375
+    assert sam_spl.load(stated, device="cpu", threshold=0.25)(GREY).threshold == 0.25
+    assert sam_spl.load(stated, device="cpu", threshold=0).threshold == 0.0
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("threshold", [-0.1, 1.5, float("nan"), "0.5", True]),
+        ("min_area", [0, 1.5, "x", None, True]),
+        ("top", [0, -1, 2.0]),
+        ("tile", [31, 0, 64.0, "large", True]),
+    ],
+)
+def test_values_out_of_range_are_refused_in_one_line(option, values):
+    for value in values:
+        with pytest.raises(ConfigError, match=rf"^{option}: .* is not valid, give a [^\n]*\.$"):
+            _of(_Brightness(), **{option: value})
+
+
+def test_images_of_one_size_are_predicted_together_in_their_order():
+    rng = np.random.default_rng(2)
+    frames = [rng.integers(0, 256, size, dtype=np.uint8) for size in ((40, 50), (50, 40), (40, 50), (9, 200))]
+    for image_size, seen in (
+        (None, [(2, 1, 40, 50), (1, 1, 50, 40), (1, 1, 32, 200)]),
+        (64, [(1, 1, 64, 64)] * 4 + [(3, 1, 64, 64)]),  # the last frame in four tiles
+    ):
+        model = _Brightness(slope=0.01)
+        predict = _of(model, image_size)
+        results = predict.batch(frames)
+        assert model.seen == seen
+        for frame, result in zip(frames, results, strict=True):
+            np.testing.assert_array_equal(result.image, frame)
+            np.testing.assert_allclose(result.prob, predict(frame).prob, rtol=0, atol=1e-6)
+    assert predict.batch([]) == []
+
+
+def test_a_batch_of_the_networks_is_their_single_images(predict, tmp_path):
+    images = [GREY, COLOUR, 255 - GREY, str(_written(tmp_path / "x.png", GREY[:33]))]
+    for image, result in zip(images, predict.batch(images), strict=True):
+        np.testing.assert_allclose(result.prob, predict(image).prob, rtol=0, atol=1e-5)
+
+
+def test_an_answer_that_is_not_finite_names_the_image_of_a_batch():
+    class Root(nn.Module):
+        in_channels = 1
+
+        def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+            return [(image - 0.1).sqrt()]
+
+    frames = [np.full((40, 40), value, np.uint8) for value in (200, 100, 0)]
+    with pytest.raises(InputError, match="answer to image 3 is not finite"):
+        _of(Root()).batch(frames)
+    with pytest.raises(InputError, match="answer to the image is not finite"):
+        _of(Root(), tile=32)(frames[2])
+
+
+def test_symmetries_are_averaged_as_probabilities():
+    """The slope of the logits is seen by each symmetry along another direction."""
+    frame = np.random.default_rng(0).integers(0, 256, (40, 56), dtype=np.uint8)
+    model = _Brightness(slope=0.1)
+    prob = _of(model, tta=True)(frame).prob
+    assert sorted(model.seen) == [(1, 1, 40, 56)] * 4 + [(1, 1, 56, 40)] * 4
+    rows, columns = np.mgrid[:40, :56]
+    slopes = [columns, 55 - columns, rows, 39 - rows]
+    plain = 8.0 * frame / 255 - 4
+    expected = np.mean([1 / (1 + np.exp(-plain - 0.1 * slope)) for slope in slopes], axis=0)
+    np.testing.assert_allclose(prob, expected, atol=1e-6)
+
+
+def _symmetries(image: np.ndarray) -> list[np.ndarray]:
+    """All eight: a turn of an array or of its transpose."""
+    return [np.rot90(of, turns) for of in (image, np.swapaxes(image, 0, 1)) for turns in range(4)]
+
+
+def test_averaged_over_symmetries_a_turned_image_has_the_turned_map(predict):
+    averaged = Predictor(predict.model, predict.normalise, None, predict.world, tta=True)
+    image = COLOUR[:33]
+    expected = averaged(image).prob
+    for turned, of in zip(_symmetries(image), _symmetries(expected), strict=True):
+        np.testing.assert_allclose(averaged(turned).prob, of, rtol=0, atol=1e-5)
+    turned = predict(np.rot90(image)).prob
+    assert np.abs(turned - np.rot90(predict(image).prob)).max() > 1e-4  # the network alone is not so
+
+
+@pytest.mark.parametrize("image_size", [None, 32])
+def test_a_turned_frame_has_the_turned_map_in_tiles_too(image_size):
+    """Tiles start at other places in a turned frame, and this network answers by the place in a tile."""
+    image = np.random.default_rng(1).random((70, 101)).astype(np.float32)
+    model = _Brightness(slope=0.1)
+    averaged = _of(model, image_size, tile=32, tta=True)
+    expected = averaged(image).prob
+    assert len(model.seen) == 8 * 12
+    for turned, of in zip(_symmetries(image), _symmetries(expected), strict=True):
+        np.testing.assert_allclose(averaged(turned).prob, of, rtol=0, atol=1e-5)
+
+
+def test_a_frame_that_is_squeezed_unequally_is_flipped_only():
+    rng, model = np.random.default_rng(4), _Brightness(slope=0.1)
+    frame = rng.random((40, 56)).astype(np.float32)
+    predict = _of(model, 64, tta=True)
+    prob = predict(frame).prob
+    assert len(model.seen) == 4
+    for flipped, expected in (
+        (frame[::-1], prob[::-1]),
+        (frame[:, ::-1], prob[:, ::-1]),
+        (frame[::-1, ::-1], prob[::-1, ::-1]),
+    ):
+        np.testing.assert_allclose(predict(flipped).prob, expected, atol=1e-5)
+    model.seen.clear()
+    predict.batch([frame, frame[:40, :40]])
+    # The four flips of both together, and the four turns of the square one.
+    assert sorted(model.seen) == [(1, 1, 64, 64)] * 4 + [(2, 1, 64, 64)] * 4
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1), (31, 31), (5, 40, 3), (33, 2), (32, 32)])
+def test_frames_of_any_shape_have_maps_of_their_shape(predict, shape, tta):
+    image = np.random.default_rng(9).integers(0, 256, shape, dtype=np.uint8)
+    for image_size, tile in ((None, "auto"), (None, 32), (64, "auto"), (64, 64), (32, 32)):
+        of = Predictor(
+            predict.model, predict.normalise, image_size, predict.world, threshold=0, tile=tile, tta=tta
+        )
+        result = of(image)
+        assert (result.prob.shape, result.prob.dtype) == (shape[:2], np.float32)
+        assert ((result.prob > 0) & (result.prob < 1)).all()
+        (whole,) = result.detections  # every probability is above 0
+        assert (whole.area, whole.box) == (result.prob.size, (0, 0, shape[1], shape[0]))
+        assert result.mask.all() and whole.scr is None
+        nothing = replace(result, threshold=1.0)
+        assert nothing.detections == [] and not nothing.mask.any()
+
+
+def test_a_small_frame_is_seen_as_the_networks_pad_it(predict):
+    """As testing, which pads nothing, scores it."""
+    for shape in ((7, 9), (20, 50)):
+        image = GREY[: shape[0], : shape[1]]
+        with torch.inference_mode():
+            (logits, *_) = predict.model(predict.normalise(image)[None])
+        np.testing.assert_allclose(predict(image).prob, logits[0, 0].sigmoid(), rtol=0, atol=1e-6)
