@@ -24,6 +24,7 @@ _PANEL = 512  # the longer side of a panel, at least, in pixels
 _LARGEST = 4096  # and of a picture, at most: larger ones cannot be looked at
 _MANY = 1000  # outlines, beyond which their distances, of all pairs, would take long
 _BAR = 28  # height of the caption
+_FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.5)
 
 
 def overlay(image: Image, mask: Mask, prob: NDArray[np.float32], threshold: float = 0.5) -> NDArray[np.uint8]:
@@ -79,13 +80,14 @@ def marked(image: Image, boxes: NDArray[np.int32], labels: Sequence[int]) -> NDA
     values = image * np.float32(65535) if image.dtype.kind == "f" else image
     shown = stretch(values) if image.ndim == 2 else _eight_bits(values)
     picture = _outlined(shown, [(box, _FOUND) for box in boxes], zoom)
-    for (left, top, width, height), label in zip((boxes * zoom).astype(int).tolist(), labels, strict=True):
-        room = top > 24
-        at = (min(left + width + 6, picture.shape[1] - 30), top - 6 if room else top + height + 16)
+    for (left, top, width, _), label in zip(boxes.tolist(), labels, strict=True):
+        text, x = str(label), round((left + width + 3) * zoom) + 4  # beside the outline
+        wide = cv2.getTextSize(text, *_FONT, 1)[0][0]
+        if x + wide > picture.shape[1]:
+            x = max(0, round((left - 3) * zoom) - 4 - wide)
         for colour, thickness in (((0, 0, 0), 3), (_FOUND, 1)):
-            cv2.putText(
-                picture, str(label), at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA
-            )
+            at = (x, max(12, round(top * zoom) + 4))
+            cv2.putText(picture, text, at, *_FONT, colour, thickness, cv2.LINE_AA)
     return picture
 
 
@@ -151,6 +153,6 @@ def _bar(caption: Caption, width: int) -> NDArray[np.uint8]:
         if colour:
             cv2.rectangle(bar, (x, 10), (x + 9, 19), colour, -1)
             x += 14
-        cv2.putText(bar, text, (x, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (235, 235, 235), 1, cv2.LINE_AA)
-        x += cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] + 8
+        cv2.putText(bar, text, (x, 19), *_FONT, (235, 235, 235), 1, cv2.LINE_AA)
+        x += cv2.getTextSize(text, *_FONT, 1)[0][0] + 8
     return bar
