@@ -9,9 +9,10 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -133,6 +134,8 @@ def name_sources(files: Mapping[Path, str], known: Mapping[str, str]) -> list[So
     plain = {path: _safe(str(PurePosixPath(file).with_suffix(""))) for path, file in files.items()}
     shared = Counter(name.casefold() for name in plain.values())
     taken = _Names()
+    for name in plain.values():
+        taken.folders.update(_parents(name.casefold()))
     for of, name in known.items():
         taken.claim(name, Source(Path(of), name, name).several)
     sources = []
@@ -217,14 +220,10 @@ class _Names:
         self.folders: set[str] = set()  # folders that some name lies in
         self.several: set[str] = set()  # names whose frames lie in a folder of that name
 
-    def first_free(self, wanted: Iterable[str], several: bool) -> str:
-        wanted = list(wanted)
-        more = (f"{wanted[-1]}~{k}" for k in range(2, 10**9))
-        for names in (wanted, more):
-            for name in names:
-                if self.free(name, several):
-                    return name
-        raise AssertionError
+    def first_free(self, wanted: Sequence[str], several: bool) -> str:
+        flat = wanted[-1].replace("/", "_")  # in no folder, which may be that of a video's frames
+        more = (f"{flat}~{k}" for k in count(2))
+        return next(name for name in chain(wanted, [flat], more) if self.free(name, several))
 
     def free(self, name: str, several: bool) -> bool:
         key, parents = name.casefold(), set(_parents(name.casefold()))
@@ -321,11 +320,13 @@ def _stored(path: Path) -> NDArray[Any]:
 def _pages(header: PIL.Image.Image) -> list[int]:
     """The images in a file, without those that are smaller copies of others."""
     with _decoding("image"):
-        count = getattr(header, "n_frames", 1)
-        if header.format != "TIFF" or count == 1:
-            return [0] if header.format == "MPO" else list(range(count))  # MPO: a camera's JPEG with previews
+        stated = getattr(header, "n_frames", 1)
+        if header.format != "TIFF" or stated == 1:
+            return (
+                [0] if header.format == "MPO" else list(range(stated))
+            )  # MPO: a camera's JPEG with previews
         pages = []
-        for page in range(count):
+        for page in range(stated):
             header.seek(page)
             if not header.tag_v2.get(_SUBFILE, 0) & 1:  # type: ignore[attr-defined]
                 pages.append(page)
