@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -295,9 +296,11 @@ def _read_images(source: Source, how: str, megapixels: float) -> Iterator[Frame]
         header = PIL.Image.open(path, formats=[one for one in _FORMATS if one in PIL.Image.OPEN])
     with header:
         _check_size(header.size, megapixels)
-        pages = _pages(header)
+        pages, whole = _pages(header)
         if len(pages) > 1 and header.format == "TIFF":
             yield from _read_pages(source, header, pages, how, megapixels)
+            if not whole:
+                raise InputError(f"page {len(pages) + 1} is not readable (cut short?)")
             return
     if len(pages) > 1:
         raise InputError(f"is animated ({len(pages)} frames). Save them as images or as a video")
@@ -317,20 +320,24 @@ def _stored(path: Path) -> NDArray[Any]:
     return stored[..., 2::-1] if stored.ndim == 3 else stored
 
 
-def _pages(header: PIL.Image.Image) -> list[int]:
-    """The images in a file, without those that are smaller copies of others."""
+def _pages(header: PIL.Image.Image) -> tuple[list[int], bool]:
+    """The images in a file, without smaller copies of others, and whether those are all of them."""
     with _decoding("image"):
-        stated = getattr(header, "n_frames", 1)
-        if header.format != "TIFF" or stated == 1:
-            return (
-                [0] if header.format == "MPO" else list(range(stated))
-            )  # MPO: a camera's JPEG with previews
-        pages = []
-        for page in range(stated):
-            header.seek(page)
+        if header.format == "MPO":  # a camera's JPEG with previews
+            return [0], True
+        if header.format != "TIFF":
+            return list(range(getattr(header, "n_frames", 1))), True
+        pages: list[int] = []
+        for page in count():
+            try:
+                header.seek(page)
+            except EOFError:
+                return pages or [0], True
+            except Exception:  # whatever a damaged page raises
+                return pages or [0], False
             if not header.tag_v2.get(_SUBFILE, 0) & 1:  # type: ignore[attr-defined]
                 pages.append(page)
-        return pages or [0]
+        raise AssertionError
 
 
 def _read_pages(
@@ -354,7 +361,8 @@ def _decoding(kind: str) -> Iterator[None]:
     """Whatever a damaged file makes a decoder raise says that it cannot be read; Pillow's limit is ours."""
     limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except InputError:
         raise
     except PIL.UnidentifiedImageError as error:

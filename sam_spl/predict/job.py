@@ -263,7 +263,7 @@ def _finish(
     about |= {"detections": joined.detections, "ranges": joined.ranges, "skipped": done.skipped}
     write_text(folder / SETTINGS, json.dumps({"settings": settings, **about}, indent=1) + "\n")
 
-    ranges = ", ".join(f"{rule} ({count})" for rule, count in joined.ranges.items())
+    ranges = ", ".join(f"{rule} ({count})" for rule, count in joined.ranges.most_common())
     print(f"{joined.frames} frames, {joined.detections} detections, {len(done.skipped)} skipped")
     if done.frames:
         each, network = (1e3 * seconds / done.frames for seconds in (done.seconds, done.network))

@@ -225,8 +225,8 @@ class Record:
         with ExitStack() as stack:
             streams = [stack.enter_context(part.open("rb")) for part in self._parts]
             for known in sources:
-                for _, part, offset in known.rows().tolist():
-                    streams[part].seek(offset)
+                for _, part, offset in known.rows():
+                    streams[part].seek(int(offset))
                     yield json.loads(streams[part].readline())
 
     def _take(self, raw: bytes, part: int, offset: int) -> None:

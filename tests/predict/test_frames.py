@@ -138,7 +138,7 @@ def test_what_the_output_folder_holds_is_no_input(tmp_path):
 
 def test_natural_order():
     names = ["f10", "f2", "f1b", "f", "10", "9", "f02"]
-    assert sorted(names, key=natural) == ["f", "f1b", "f02", "f2", "f10", "9", "10"]
+    assert sorted(names, key=natural) == ["9", "10", "f", "f1b", "f02", "f2", "f10"]
 
 
 @pytest.mark.parametrize("image", [GREY, COLOUR], ids=["grey", "colour"])
@@ -237,10 +237,10 @@ def test_a_stack_cut_short_keeps_the_pages_before(tmp_path):
     data = (tmp_path / "s.tif").read_bytes()
     (tmp_path / "s.tif").write_bytes(data[: len(data) * 7 // 10])
     found = []
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"page \d .*is not (a )?readable"):
         for frame in read(Source(tmp_path / "s.tif", "s.tif", "s")):
             found.append(frame)
-    assert 1 <= len(found) < 5
+    assert len(found) == 3
     for k, frame in enumerate(found):
         np.testing.assert_array_equal(frame.image, np.roll(GREY, k, 0))
 
