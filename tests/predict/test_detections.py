@@ -90,7 +90,7 @@ def test_the_ratio_is_the_same_on_every_scale_and_negative_for_dark_targets():
 
 def test_top_takes_the_highest_peaks_of_equal_ones_the_larger():
     prob = np.zeros((5, 30), np.float32)
-    for column, (peak, width) in zip(range(1, 30, 5), [(0.9, 1), (0.8, 3), (0.8, 2), (1.0, 1)], strict=False):
+    for column, (peak, width) in zip(range(1, 30, 5), [(0.9, 1), (0.8, 2), (0.8, 3), (1.0, 1)], strict=False):
         prob[2, column : column + width] = 0.7
         prob[2, column] = peak
     columns = {
@@ -100,7 +100,7 @@ def test_top_takes_the_highest_peaks_of_equal_ones_the_larger():
     assert columns == {
         1: [16],
         2: [1, 16],
-        3: [1, 6, 16],
+        3: [1, 11, 16],
         4: [1, 6, 11, 16],
         9: [1, 6, 11, 16],
         None: [1, 6, 11, 16],

@@ -95,7 +95,7 @@ def test_the_network_that_is_named_is_built_with_the_files_arguments(own, by):
     image = torch.randint(0, 256, (1, 1, 32, 32)) / 255
     with torch.no_grad():
         torch.testing.assert_close(loaded(image)[0], model(image)[0], rtol=0, atol=0)
-    probability = load(file, "cpu", "fp32", network=network, image_size=None)(image[0, 0].numpy())
+    probability = load(file, "cpu", "fp32", network=network, image_size=None)(image[0, 0].numpy()).prob
     assert probability == pytest.approx(model(image)[0].sigmoid()[0, 0].detach().numpy(), abs=1e-6)
     with pytest.raises(InputError, match="trained with dilation 2, the model has 1"):
         sam_spl.load_weights(type(model)(width=3), file)
