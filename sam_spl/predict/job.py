@@ -125,17 +125,23 @@ class _Run:
         self.bar.total = len(sources)
         items = self._items(sources)
         try:
-            while batch := list(islice(items, self.size)):
-                new = [item.frame for item in batch if item.frame and item.earlier is None]
-                predictions = dict(zip(map(id, new), self._predictions(new), strict=True))
-                for item in batch:
-                    self._take(item, predictions.get(id(item.frame)))
+            while self._batch(items):
+                pass  # in a function, so that no large frame is kept while the next is read
         finally:
             self.pictures.finish()
             self.part.close()
             self.bar.close()
         self.done.seconds = time.perf_counter() - started
         return self.done
+
+    def _batch(self, items: Iterator[_Item]) -> int:
+        """Predict and write the next frames; how many there were."""
+        batch = list(islice(items, self.size))
+        new = [item.frame for item in batch if item.frame and item.earlier is None]
+        predictions = dict(zip(map(id, new), self._predictions(new), strict=True))
+        for item in batch:
+            self._take(item, predictions.get(id(item.frame)))
+        return len(batch)
 
     def _items(self, sources: Sequence[Source]) -> Iterator[_Item]:
         """Every frame that is left, and those before it that its track or its video needs."""
@@ -146,7 +152,7 @@ class _Run:
                 if not known.several:
                     yield from (_Item(source, stamp, earlier=found) for _, found in earlier)
                 continue
-            frame, following = None, next(earlier, None)
+            count, several, following = 0, False, next(earlier, None)
             try:
                 for frame in read(source, self.config.range, self.config.max_megapixels):
                     if frame.index == 0:
@@ -154,11 +160,12 @@ class _Run:
                     found = None
                     if following and following[0] == (frame.index or 0):
                         found, following = following[1], next(earlier, None)
+                    count, several = count + 1, frame.index is not None
                     yield _Item(source, stamp, frame, found)
+                    del frame
             except InputError as error:
-                kept = "" if frame is None or frame.index is None else f". {frame.index + 1} frames are kept"
-                self.skip(f"{source.path}: {error}{kept}")
-            if frame is not None and frame.index is not None:
+                self.skip(f"{source.path}: {error}{f'. {count} frames are kept' if several else ''}")
+            if several:
                 yield _Item(source, stamp)
 
     def _predictions(self, frames: Sequence[Frame]) -> list[Prediction | None]:
