@@ -42,7 +42,10 @@ def commands(path: Path) -> Iterator[list[str]]:
             words = re.split(r"\s\[[^=]*\b(?:=|change\])", line)[0]  # "[trainer.epochs=8]": may be left out
             words = [word.replace("HEX", "0" * 64) for word in shlex.split(words, comments=True)]
             if words[:1] == ["torchrun"]:
-                words = ["python", *words[words.index("training.py") :]]
+                at = next(k for k, word in enumerate(words) if word in ("training.py", "sam_spl"))
+                words = (
+                    ["python", *words[at:]] if words[at] == "training.py" else ["sam-spl", *words[at + 1 :]]
+                )
             if words[:1] == ["sam-spl"]:
                 yield words[1:]
             elif words[:1] == ["python"] and words[1] in SCRIPTS:

@@ -18,7 +18,7 @@ MAY_USE = {
     "data": set(),
     "metrics": set(),
     "weights": {"models"},
-    "predict": {"models", "weights", "data", "metrics"},
+    "predict": {"models", "weights", "data", "metrics", "report"},
     "report": {"data", "metrics"},
     "results": {"data", "metrics"},
     "engine": {"models", "weights", "data", "metrics", "predict", "results", "report"},

@@ -232,7 +232,7 @@ def _positional(bare: list[str], known: dict[str, Any], command: Command) -> lis
     words = []
     for key in command.positional:
         if bare and _is_list(known[key]):
-            words.append(Word(key, bare[0] if len(bare) == 1 else tuple(bare)))
+            words.append(Word(key, tuple(bare)))  # file names: their commas and brackets separate nothing
             bare = []
         elif bare:
             words.append(Word(key, bare.pop(0)))

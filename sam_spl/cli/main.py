@@ -18,7 +18,18 @@ from sam_spl.config import add_config_folder
 from sam_spl.errors import ConfigError, UserError, nearest
 
 #: The commands, each a module of this folder.
-NAMES = ("train", "test", "score", "compare", "check", "prepare", "convert", "download", "calibrate")
+NAMES = (
+    "train",
+    "test",
+    "predict",
+    "score",
+    "compare",
+    "check",
+    "prepare",
+    "convert",
+    "calibrate",
+    "download",
+)
 
 _PATIENCE = 5.0  # seconds that a process waits before it says what another one may say as well
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ _HIT, _MISSED, _FALSE = (0, 158, 115), (230, 159, 0), (204, 60, 60)
 Colour = tuple[int, int, int]
 Boxes = list[tuple[NDArray[np.int32], Colour]]
 Caption = list[tuple[str, Colour | None]]
+_FOUND = (86, 180, 233)  # of which nobody knows whether it is a target
 _PANEL = 512  # the longer side of a panel, at least, in pixels
+_LARGEST = 4096  # and of a picture, at most: larger ones cannot be looked at
+_MANY = 1000  # outlines, beyond which their distances, of all pairs, would take long
 _BAR = 28  # height of the caption
+_FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.5)
 
 
 def overlay(image: Image, mask: Mask, prob: NDArray[np.float32], threshold: float = 0.5) -> NDArray[np.uint8]:
@@ -56,6 +61,36 @@ def overlay(image: Image, mask: Mask, prob: NDArray[np.float32], threshold: floa
     return np.concatenate([_panel(content, caption, boxes, zoom) for content, caption in panels], axis=1)
 
 
+def marked(image: Image, boxes: NDArray[np.int32], labels: Sequence[int]) -> NDArray[np.uint8]:
+    """An image with an outline around each detection, and its number.
+
+    Args:
+        image: uint8, uint16 or floats in [0, 1]. Grey (H, W) is stretched, RGB (H, W, 3) shown as it is.
+        boxes: (N, 4) left, top, width, height in pixels.
+        labels: N numbers.
+
+    Returns:
+        RGB uint8. The longer side is 512 pixels, by enlarging smaller images, to 4096, by shrinking larger.
+    """
+    longer = max(image.shape[:2])
+    zoom, shrink = max(1.0, _PANEL / longer), min(1.0, _LARGEST / longer)
+    if shrink < 1:
+        image = cv2.resize(image, _scaled(image, shrink), interpolation=cv2.INTER_AREA)
+        boxes = np.rint(boxes * shrink).astype(np.int32)
+    values = image * np.float32(65535) if image.dtype.kind == "f" else image
+    shown = stretch(values) if image.ndim == 2 else _eight_bits(values)
+    picture = _outlined(shown, [(box, _FOUND) for box in boxes], zoom)
+    for (left, top, width, _), label in zip(boxes.tolist(), labels, strict=True):
+        text, x = str(label), round((left + width + 3) * zoom) + 4  # beside the outline
+        wide = cv2.getTextSize(text, *_FONT, 1)[0][0]
+        if x + wide > picture.shape[1]:
+            x = max(0, round((left - 3) * zoom) - 4 - wide)
+        for colour, thickness in (((0, 0, 0), 3), (_FOUND, 1)):
+            at = (x, max(12, round(top * zoom) + 4))
+            cv2.putText(picture, text, at, *_FONT, colour, thickness, cv2.LINE_AA)
+    return picture
+
+
 def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
     """Write an RGB image atomically."""
     data = cv2.imencode(".png", image[..., ::-1])[1]
@@ -83,16 +118,32 @@ def margins(boxes: NDArray[np.int32]) -> NDArray[np.float64]:
 
 
 def _panel(content: NDArray[np.uint8], caption: Caption, boxes: Boxes, zoom: float) -> NDArray[np.uint8]:
-    size = (round(content.shape[1] * zoom), round(content.shape[0] * zoom))
-    panel = cv2.cvtColor(cv2.resize(content, size, interpolation=cv2.INTER_NEAREST), cv2.COLOR_GRAY2RGB)
+    panel = _outlined(content, boxes, zoom)
+    framed = np.concatenate([_bar(caption, panel.shape[1]), panel])
+    framed[:, -2:] = 32
+    return framed
+
+
+def _outlined(content: NDArray[np.uint8], boxes: Boxes, zoom: float) -> NDArray[np.uint8]:
+    """Grey or RGB content as RGB, enlarged, with its boxes outlined."""
+    panel = cv2.resize(content, _scaled(content, zoom), interpolation=cv2.INTER_NEAREST)
+    panel = cv2.cvtColor(panel, cv2.COLOR_GRAY2RGB) if panel.ndim == 2 else panel
     corners = np.array([box for box, _ in boxes], np.int32).reshape(-1, 4)
-    for (left, top, width, height), margin, (_, colour) in zip(corners, margins(corners), boxes, strict=True):
+    apart = margins(corners) if len(corners) <= _MANY else np.ones(len(corners))
+    for (left, top, width, height), margin, (_, colour) in zip(corners, apart, boxes, strict=True):
         corner = (round((left - margin) * zoom), round((top - margin) * zoom))
         opposite = (round((left + width + margin) * zoom), round((top + height + margin) * zoom))
         cv2.rectangle(panel, corner, opposite, colour, 2, cv2.LINE_AA)
-    framed = np.concatenate([_bar(caption, size[0]), panel])
-    framed[:, -2:] = 32
-    return framed
+    return panel
+
+
+def _scaled(content: NDArray[Any], zoom: float) -> tuple[int, int]:
+    """(width, height) of an image at another scale."""
+    return max(1, round(content.shape[1] * zoom)), max(1, round(content.shape[0] * zoom))
+
+
+def _eight_bits(image: Image) -> NDArray[np.uint8]:
+    return image if image.dtype == np.uint8 else (image / 257).astype(np.uint8)
 
 
 def _bar(caption: Caption, width: int) -> NDArray[np.uint8]:
@@ -102,6 +153,6 @@ def _bar(caption: Caption, width: int) -> NDArray[np.uint8]:
         if colour:
             cv2.rectangle(bar, (x, 10), (x + 9, 19), colour, -1)
             x += 14
-        cv2.putText(bar, text, (x, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (235, 235, 235), 1, cv2.LINE_AA)
-        x += cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] + 8
+        cv2.putText(bar, text, (x, 19), *_FONT, (235, 235, 235), 1, cv2.LINE_AA)
+        x += cv2.getTextSize(text, *_FONT, 1)[0][0] + 8
     return bar

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sam_spl.report.render import _FALSE, _HIT, _MISSED, margins, overlay, stretch, write_png
+from sam_spl.report.render import _FALSE, _FOUND, _HIT, _MISSED, margins, marked, overlay, stretch, write_png
 
 SIDE, ZOOM, BAR = 64, 8, 28
 
@@ -98,3 +98,45 @@ def test_a_written_picture_is_read_as_rgb(tmp_path):
     picture[..., 0] = 200
     write_png(tmp_path / "a.png", picture)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture)
+
+
+def test_detections_are_outlined_and_numbered_on_the_image_alone():
+    image, _, _ = _scene()
+    boxes = np.array([[10, 10, 3, 3], [58, 40, 2, 2]], np.int32)
+    picture, plain = marked(image, boxes, [7, 12]), marked(image, boxes[:0], [])
+    assert picture.shape == plain.shape == (SIDE * ZOOM, SIDE * ZOOM, 3)
+    np.testing.assert_array_equal(
+        plain, np.repeat(np.repeat(stretch(image)[..., None].repeat(3, 2), 8, 0), 8, 1)
+    )
+    for x, y in ((7, 11.5), (16, 11.5), (11.5, 7), (11.5, 16), (55, 41)):
+        row, column = round(y * ZOOM), round(x * ZOOM)
+        assert _has(picture, (slice(row - 1, row + 2), slice(column - 1, column + 2)), _FOUND)
+    changed = (picture != plain).any(-1)
+    assert changed[70:100, 131:145].any()  # 7 to the right of its outline
+    assert changed[310:330, 400:436].any()  # 12 to the left, where the picture ends
+    np.testing.assert_array_equal(picture[80:104, 80:104], plain[80:104, 80:104])  # the target stays
+
+
+def test_colours_stay_and_floats_are_shown_as_16_bits():
+    colour = np.random.default_rng(0).integers(0, 256, (600, 400, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(marked(colour, np.zeros((0, 4), np.int32), []), colour)
+    deep = np.random.default_rng(1).integers(7000, 7900, (600, 400)).astype(np.uint16)
+    none = np.zeros((0, 4), np.int32)
+    np.testing.assert_allclose(
+        marked(deep, none, []).astype(int), marked(deep / np.float32(65535), none, []), atol=1
+    )
+    assert marked(deep, none, []).std() > 60  # a hundredth of the scale, and it can be seen
+
+
+def test_large_images_are_shrunk_with_their_outlines():
+    image = np.zeros((100, 8192), np.uint8)
+    image[40:60, 2000:2020] = 200
+    picture = marked(image, np.array([[2000, 40, 20, 20]], np.int32), [1])
+    assert picture.shape == (50, 4096, 3)
+    assert _has(picture, (slice(24, 27), slice(996, 999)), _FOUND)
+
+
+def test_many_outlines_are_drawn_without_their_distances():
+    boxes = np.stack(np.meshgrid(np.arange(0, 400, 5), np.arange(0, 400, 5)), -1).reshape(-1, 2)
+    boxes = np.concatenate([boxes, np.ones_like(boxes)], 1).astype(np.int32)
+    assert marked(np.zeros((600, 600), np.uint8), boxes, range(len(boxes))).shape == (600, 600, 3)
