@@ -18,7 +18,7 @@ from sam_spl.config import add_config_folder
 from sam_spl.errors import ConfigError, UserError, nearest
 
 #: The commands, each a module of this folder.
-NAMES = ("train", "test", "score", "compare", "check", "prepare", "convert", "download")
+NAMES = ("train", "test", "score", "compare", "check", "prepare", "convert", "export", "profile", "download")
 
 _PATIENCE = 5.0  # seconds that a process waits before it says what another one may say as well
 
