@@ -87,10 +87,11 @@ def used_parameters(model: nn.Module) -> int:
 
 def macs_of(model: nn.Module, size: tuple[int, int]) -> int:
     """Multiplications, with an addition each, of one image (H, W): matrix products and convolutions."""
+    copied = copy.deepcopy(model).eval().requires_grad_(False)  # the counter follows gradients otherwise
     image = torch.rand(1, channels_of(model), *size)
     # Attention as plain products: the counter does not know every fast kernel.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.inference_mode():
-        model(image)
+        copied(image)
     return counter.get_total_flops() // 2
 
 

@@ -253,13 +253,16 @@ def _float32_nodes(graph: Any, model: nn.Module) -> list[str]:
 def _half(graph: Any, wide: list[str]) -> Any:
     """The graph in half precision but for ``wide``, its input and its output."""
     from onnxruntime.transformers import float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
-    return float16.convert_float_to_float16(
+    half = float16.convert_float_to_float16(
         graph,
         keep_io_types=True,
         op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, "Resize"],
         node_block_list=wide,
     )
+    OnnxModel.graph_topological_sort(half.graph)  # casts are appended at the end
+    return half
 
 
 def _quantised(

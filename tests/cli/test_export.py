@@ -50,7 +50,8 @@ class TwoHeads(nn.Module):
         self.heads[1].requires_grad_(False)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        return [head(self.conv(image)) for head in self.heads]
+        x = self.conv(image)
+        return [head(x) for head in self.heads]
 
 
 def test_costs_are_their_closed_forms():
@@ -73,12 +74,12 @@ def test_the_memory_of_a_pass_is_what_it_holds_at_once():
     assert 0.9 * 2**28 < memory < 1.3 * 2**28
 
 
-def test_the_coarse_heads_of_sam_spl_are_not_used_and_its_attention_is_counted():
+def test_the_coarse_heads_of_sam_spl_are_not_used():
     model = build_model("sam_spl_t", **TINY)
     coarse = sum(p.numel() for head in list(model.decoder.heads)[:2] for p in head.parameters())
     assert used_parameters(model) == sum(p.numel() for p in model.parameters()) - coarse
-    model.eval()
-    assert macs_of(model, (64, 64)) > 2 * macs_of(model, (32, 64)) * 0.95
+    without = build_model("sam_spl_t", **TINY, use_sam_decoder=False)
+    assert macs_of(model, (64, 64)) > macs_of(without, (64, 64)) > 0
 
 
 def test_a_table_has_a_line_for_each_network(tmp_path, capsys):
