@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,6 @@ from sam_spl.models.registry import channels_of
 from sam_spl.predict.engines import METADATA, MULTIPLE, ExportedNetwork, load_exported
 from sam_spl.resize import Image, resize_image
 from sam_spl.weights.formats import first_line, sha256
-
-log = logging.getLogger(__name__)
 
 #: Largest difference of probabilities between a float32 file and its network.
 TOLERANCE = 1e-3
@@ -81,8 +80,8 @@ def export(
         weights: the file that the model is from; its SHA-256 goes into the file.
         output: file to write.
         images: names and images to compare both on, besides generated ones.
-        precision: fp32; fp16, weights and arithmetic where half precision holds; int8, convolutions, with
-            ranges from ``calibration``.
+        precision: fp32; fp16, weights and arithmetic where half precision holds; int8,
+            convolutions and linear layers, with ranges from ``calibration``.
         calibration: image files.
 
     Returns:
@@ -119,7 +118,7 @@ def export(
         _describe(graph, described)
         _save(graph, temporary)
         exported, _ = load_exported(temporary)
-        shown = [*generated(description["image_size"]), *images]
+        shown = chain(generated(description["image_size"]), images)
         found = compare(model, exported, shown, description, float(described["threshold"]))
         if precision == "fp32" and (found.difference > TOLERANCE or found.unequal):
             differing = f", and other detections in {', '.join(found.unequal[:3])}" if found.unequal else ""
@@ -217,7 +216,7 @@ def compare(
         threshold: of detections.
 
     Raises:
-        InputError: an answer of the file is not finite.
+        InputError: an answer is not finite.
     """
     own, plain = normalise_of(description, channels_of(model)), Normalise((0.0,), (1.0,), channels_of(model))
     side, detections, unequal = description["image_size"], 0, list[str]()
@@ -226,9 +225,9 @@ def compare(
         image = stored if side is None else resize_image(stored, (side, side), description["resize"])
         expected = model(own(image)[None])[0].sigmoid()[0, 0].numpy()
         found = exported(plain(image)[None])[0].sigmoid()[0, 0].numpy()
-        if not np.isfinite(found).all():
+        if not np.isfinite(found - expected).all():
             raise InputError(
-                f"the exported file's answer to {name} is not finite. Export with precision=fp32."
+                f"the answer to {name} is not finite. Export with precision=fp32, or use other weights."
             )
         differences[name] = float(np.abs(expected - found).max())
         targets, others = (components(prob > threshold) for prob in (expected, found))
@@ -261,18 +260,41 @@ def _half(graph: Any, wide: list[str]) -> Any:
         op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, "Resize"],
         node_block_list=wide,
     )
+    _drop_round_trips(half.graph)
     OnnxModel.graph_topological_sort(half.graph)  # casts are appended at the end
     return half
+
+
+def _drop_round_trips(graph: Any) -> None:
+    """Let nodes in single precision hand on what they compute, which the converter narrows in between."""
+    import onnx
+
+    kinds = onnx.TensorProto
+    casts = [(node, node.attribute[0].i) for node in graph.node if node.op_type == "Cast"]
+    narrowed = {node.output[0]: node.input[0] for node, to in casts if to == kinds.FLOAT16}
+    widened = {
+        node.output[0]: narrowed[node.input[0]]
+        for node, to in casts
+        if to == kinds.FLOAT and node.input[0] in narrowed
+    }
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = widened.get(name, name)
+    used = {name for node in graph.node if node.output[0] not in widened for name in node.input}
+    used |= {one.name for one in graph.output}
+    for node, _ in casts:
+        if node.output[0] not in used:
+            graph.node.remove(node)
 
 
 def _quantised(
     graph: Any, wide: list[str], files: Sequence[Path], normalise: Normalise, description: Mapping[str, Any]
 ) -> Any:
-    """The graph with convolutions of 8-bit integers, ranges of activations from images."""
+    """The graph with convolutions and linear layers of 8-bit integers, ranges of activations from images."""
     import onnx
     from onnxruntime import quantization
 
-    class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Images(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.inputs = calibration_inputs(files, normalise.channels, description)
 
@@ -281,14 +303,19 @@ def _quantised(
 
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
-        quantization.quantize_static(
-            graph,
-            target,
-            Images(),
-            op_types_to_quantize=["Conv"],
-            per_channel=True,
-            nodes_to_exclude=wide,
-        )
+        logging.disable(logging.WARNING)  # it recommends to fuse nodes, which PyTorch's converter has done
+        try:
+            quantization.quantize_static(
+                graph,
+                target,
+                Images(),
+                op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+                per_channel=True,
+                nodes_to_exclude=wide,
+                extra_options={"MatMulConstBOnly": True},  # linear layers, not attention's products
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         return onnx.load(target)
 
 
