@@ -163,6 +163,9 @@ def convert(model: nn.Module, normalise: Normalise) -> Any:
 class _OfValues(nn.Module):
     """From values in [0, 1] to the finest logits."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: nn.Module, normalise: Normalise) -> None:
         super().__init__()
         self.model = model
