@@ -28,6 +28,8 @@ NAMES = (
     "prepare",
     "convert",
     "calibrate",
+    "export",
+    "profile",
     "download",
 )
 

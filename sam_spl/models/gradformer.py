@@ -37,6 +37,9 @@ class GradFormer(nn.Module):
         - returns: the same
     """
 
+    #: What exported files of half precision and of integers leave in single precision.
+    keeps_float32 = True
+
     def __init__(self, channels: int, attention_channels: int, shifts: tuple[int, ...], scale: float) -> None:
         super().__init__()
         head = attention_channels // len(shifts)
@@ -62,6 +65,8 @@ class GradFormer(nn.Module):
         padded = [F.pad(centred, (shift,) * 4, mode="reflect") for shift in self.shifts]
 
         measure = correlate_by_lags if self.by_lags else correlate
+        if torch.compiler.is_exporting():
+            measure = correlate_at_once
         pairs = [
             measure(x, surround, query, taps(key.get_parameter("weight")), shift)
             for surround, key, shift in zip(padded, self.keys, self.shifts, strict=True)
@@ -121,13 +126,22 @@ def correlate(x: Tensor, padded: Tensor, query: Tensor, key: Tensor, shift: int)
     """
     batch, _, height, width = x.shape
     rows = max(1, _BAND // (batch * len(key) * width))
-    products, squares = [], []
-    for top in range(0, height, rows):
-        keys = _pixels(F.conv2d(padded[..., top : top + rows + 2 * shift, :], key, dilation=shift))
-        queries = _pixels(F.conv2d(x[..., top : top + rows, :], query[:, :, None, None]))
-        products.append(queries.mT @ keys)
-        squares.append(keys.square().sum(1))
-    return _total(products), _total(squares)
+    bands = [
+        correlate_at_once(
+            x[..., top : top + rows, :], padded[..., top : top + rows + 2 * shift, :], query, key, shift
+        )
+        for top in range(0, height, rows)
+    ]
+    return _total([products for products, _ in bands]), _total([squares for _, squares in bands])
+
+
+def correlate_at_once(
+    x: Tensor, padded: Tensor, query: Tensor, key: Tensor, shift: int
+) -> tuple[Tensor, Tensor]:
+    """What :func:`correlate` gives, every key held. A graph that is exported has no loop over rows."""
+    keys = _pixels(F.conv2d(padded, key, dilation=shift))
+    queries = _pixels(F.conv2d(x, query[:, :, None, None]))
+    return queries.mT @ keys, keys.square().sum(1)
 
 
 def correlate_by_lags(
@@ -273,6 +287,15 @@ def _keys_outside(u: Tensor, v: Tensor, key_u: Tensor, key_v: Tensor, shift: int
 
 def convolve_each(x: Tensor, kernels: Tensor, dilation: int) -> Tensor:
     """Convolve every image by a kernel of its own, without padding: (B, C, H, W), (B, N, C, 3, 3)."""
+    if torch.compiler.is_exporting():  # for any B, which neither groups nor a loop leave open
+        height, width = (side - 2 * dilation for side in x.shape[-2:])
+        moved = [
+            x[..., row * dilation : row * dilation + height, column * dilation : column * dilation + width]
+            for row in range(3)
+            for column in range(3)
+        ]
+        by_tap = kernels.permute(0, 1, 3, 4, 2).flatten(2)  # (B, N, 9C)
+        return (by_tap @ torch.cat(moved, dim=1).flatten(2)).unflatten(2, (height, width))
     if x.is_cuda:  # one launch
         grouped = F.conv2d(x.flatten(0, 1)[None], kernels.flatten(0, 1), dilation=dilation, groups=len(x))
         return grouped[0].unflatten(0, kernels.shape[:2])

@@ -168,8 +168,9 @@ class Attention(nn.Module):
         qkv = pad_with(self.qkv(tokens), self.qkv.bias, pad_h, pad_w)
 
         # (B, rows, window_h, columns, window_w, 3C) -> (B * windows, window_h, window_w, 3C)
-        qkv = qkv.reshape(batch, rows, window_h, columns, window_w, -1).transpose(2, 3)
-        q, k, v = qkv.reshape(batch * rows * columns, window_h, window_w, -1).chunk(3, dim=-1)
+        channels = self.proj.in_features  # as a number: an exported graph would compute a -1 of reshape
+        qkv = qkv.reshape(batch, rows, window_h, columns, window_w, 3 * channels).transpose(2, 3)
+        q, k, v = qkv.reshape(batch * rows * columns, window_h, window_w, 3 * channels).chunk(3, dim=-1)
         if halves:
             q = _halve(q)
             height, width = height // 2, width // 2
@@ -180,8 +181,8 @@ class Attention(nn.Module):
         )
         x = F.scaled_dot_product_attention(q, k, v)  # (B * windows, heads, positions, C / heads)
 
-        x = x.transpose(1, 2).reshape(batch, rows, columns, window_h, window_w, -1).transpose(2, 3)
-        x = x.reshape(batch, rows * window_h, columns * window_w, -1)
+        x = x.transpose(1, 2).reshape(batch, rows, columns, window_h, window_w, channels).transpose(2, 3)
+        x = x.reshape(batch, rows * window_h, columns * window_w, channels)
         # A linear layer multiplies the weights once for each row of tokens that do not lie together.
         return self.proj(x[:, :height, :width].contiguous())
 

@@ -50,7 +50,9 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu())
-        peak = self.fc2(self.fc1(F.adaptive_max_pool2d(x, 1)).relu())  # amax takes six times as long on a CPU
+        # amax takes six times as long on a CPU, and ONNX has no adaptive pooling.
+        peak = x.amax((2, 3), keepdim=True) if torch.compiler.is_exporting() else F.adaptive_max_pool2d(x, 1)
+        peak = self.fc2(self.fc1(peak).relu())
         return x * (mean + peak).sigmoid()
 
 

@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam_spl.models.gradformer import GradFormer, convolve_each, correlate, correlate_by_lags, lag_sums, taps
+from sam_spl.models.gradformer import (
+    GradFormer,
+    convolve_each,
+    correlate,
+    correlate_at_once,
+    correlate_by_lags,
+    lag_sums,
+    taps,
+)
 
 NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
@@ -72,7 +80,7 @@ def test_lags_give_what_the_keys_give(shift, size):
 
     keys = F.conv2d(difference_maps(x, shift), weight).flatten(2)
     queries = F.conv2d(x, query[:, :, None, None]).flatten(2)
-    for found in (correlate, correlate_by_lags):
+    for found in (correlate, correlate_by_lags, correlate_at_once):
         products, squares = found(x, padded, query, taps(weight), shift)
         torch.testing.assert_close(products, queries @ keys.mT, rtol=1e-11, atol=1e-10)
         torch.testing.assert_close(squares, keys.square().sum(-1), rtol=1e-11, atol=1e-10)
@@ -158,3 +166,13 @@ def test_neither_keys_nor_values_are_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         part(torch.randn(1, 16, 64, 64, requires_grad=True))
     assert max(sizes) <= 16 * (64 + 3 * 6) ** 2
+
+
+@pytest.mark.parametrize(("channels", "attention", "shifts"), [(16, 16, (1, 3)), (8, 8, (1,))])
+def test_what_is_exported_equals_the_definition(channels, attention, shifts, monkeypatch):
+    torch.manual_seed(0)
+    part = GradFormer(channels, attention, shifts, scale=32.0).double().eval()
+    x = torch.randn(2, channels, 14, 18, dtype=torch.float64) + 1
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    with torch.no_grad():
+        torch.testing.assert_close(part(x), attend_as_published(part, x), rtol=1e-9, atol=1e-11)
