@@ -37,10 +37,8 @@ def test_weights_get_a_threshold_that_their_test_repeats(tmp_path, weights, caps
     for name, value in load_network(weights)[0].state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
 
-    execute(
-        ["test", "--dataset", "custom", "--data_path", str(images), "--weights", str(target), "--split", "all"]
-        + ["--save_dir", str(tmp_path / "t"), "--report", "0", "--overlays", "0"]
-    )
+    where = ["--dataset", "custom", "--data_path", str(images), "--split", "all"]
+    execute(["test", "--weights", str(target), *where, "--save_dir", str(tmp_path / "t"), "--report", "0"])
     told = json.loads((tmp_path / "t" / "results.json").read_text())["at_threshold"]
     assert told["threshold"] == about["threshold"]
     assert told["detected"] == about["detected"]
@@ -50,9 +48,10 @@ def test_weights_get_a_threshold_that_their_test_repeats(tmp_path, weights, caps
 
 def test_images_that_trained_the_weights_promise_nothing(tmp_path, weights):
     images = write_folder(tmp_path / "held_out", 12)
-    execute(["train", "model=sam_spl_t", *[f"model.{k}={v}" for k, v in TINY.items()], "model.trunk_weights=null",
-             "--dataset", "custom", "--data_path", str(images), "dataset.image_size=32", "trainer.epochs=1",
-             "recipe=scratch", "--save_dir", str(tmp_path / "run")])  # fmt: skip
+    network = ["model=sam_spl_t", *[f"model.{key}={value}" for key, value in TINY.items()]]
+    data = ["--dataset", "custom", "--data_path", str(images), "dataset.image_size=32"]
+    how = ["model.trunk_weights=null", "recipe=scratch", "trainer.epochs=1"]
+    execute(["train", *network, *data, *how, "--save_dir", str(tmp_path / "run")])
     asked = ["calibrate", str(tmp_path / "run"), "--dataset", str(images), "--budget", "0.5"]
     with pytest.raises(InputError, match=r"^split: these weights were trained on images that are among"):
         execute([*asked, "--split", "all"])
