@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from sam_spl.engine.training import Run, train
     from sam_spl.metrics.protocols import PROTOCOLS, Protocol
     from sam_spl.models.registry import ModelConfig, build_model
-    from sam_spl.predict.predictor import load
+    from sam_spl.predict.detections import Detection
+    from sam_spl.predict.predictor import Prediction, Predictor, load
+    from sam_spl.predict.tracking import Tracker
     from sam_spl.results.folder import Result
     from sam_spl.weights.loading import load_weights
 
@@ -36,7 +38,9 @@ _HOMES = {
     "sam_spl.engine.training": ("Run", "train"),
     "sam_spl.metrics.protocols": ("PROTOCOLS", "Protocol"),
     "sam_spl.models.registry": ("ModelConfig", "build_model"),
-    "sam_spl.predict.predictor": ("load",),
+    "sam_spl.predict.detections": ("Detection",),
+    "sam_spl.predict.predictor": ("Prediction", "Predictor", "load"),
+    "sam_spl.predict.tracking": ("Tracker",),
     "sam_spl.results.folder": ("Result",),
     "sam_spl.weights.loading": ("load_weights",),
 }
@@ -48,13 +52,17 @@ __all__ = [
     "PROTOCOLS",
     "CopyPasteConfig",
     "DatasetConfig",
+    "Detection",
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "Prediction",
+    "Predictor",
     "Protocol",
     "Result",
     "Run",
     "TestConfig",
+    "Tracker",
     "TrainConfig",
     "TrainerConfig",
     "__version__",
