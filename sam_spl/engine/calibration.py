@@ -35,8 +35,9 @@ def calibrate_weights(
         InputError: these images have trained the network or chosen its weights, they are too few, or files
             are not what they should be.
     """
-    given = {"weights": str(weights), "dataset": dataset, "split": split, "device": device}
-    config = TestConfig(**given, report=0, overlays=0)
+    config = TestConfig(
+        weights=str(weights), dataset=dataset, split=split, device=device, report=0, overlays=0
+    )
     with distributed(device) as world, one_opencv_thread():
         tested = testing.open_test(config, world.at("fp32"))
         if seen := testing.seen(tested):

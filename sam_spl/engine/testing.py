@@ -207,11 +207,11 @@ def _compiled(tested: OpenTest) -> nn.Module:
     batch = config.batch_size or usual_batch(world.device)
     shape = (batch, channels_of(tested.model), size, size)
     images = len(tested.source) // world.size
-    if world.main:
-        network = compiled(tested.model, shape, world, wanted=config.compile, images=images)
-    world.barrier()  # the others take what the first has made
-    if not world.main:
-        network = compiled(tested.model, shape, world, wanted=config.compile, images=images)
+    network = tested.model
+    for turn in (world.main, not world.main):  # the others take what the first has made
+        if turn:
+            network = compiled(network, shape, world, wanted=config.compile, images=images)
+        world.barrier()
     return network
 
 

@@ -28,6 +28,7 @@ class PredictConfig:
     batch_size: int | None = None  # frames predicted together; null: 1 on a CPU, else 4
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     precision: str = "auto"  # auto | fp32 | tf32 | bf16 | fp16
+    compile: str = "auto"  # auto (on a CPU, where it pays) | true | false, of networks with a square input
     range: str = (
         "auto"  # how values get to [0, 1]: full | minmax | percentile; auto: full for 8 bits, else minmax
     )
@@ -46,6 +47,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         require_choice(self.range, "range", RANGES)
         require_choice(self.precision, "precision", ("auto", "fp32", "tf32", "bf16", "fp16"))
+        require_choice(self.compile, "compile", ("auto", "true", "false"))
         for one in self.save:
             require_choice(one, "save", SAVED)
         for key in ("min_area", "top", "batch_size"):

@@ -176,6 +176,16 @@ def read(source: Source, how: str = "auto", megapixels: float = 150.0) -> Iterat
     yield from (_read_video if video else _read_images)(source, how, megapixels)
 
 
+def expected_frames(source: Source) -> int:
+    """How many frames a file says that it holds: 1 of all that is no video."""
+    if source.path.suffix.lower() not in VIDEOS or not source.path.is_file():
+        return 1
+    capture = cv2.VideoCapture(str(source.path))
+    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
+    capture.release()
+    return max(1, stated)
+
+
 def to_unit(image: NDArray[Any], how: str = "auto") -> tuple[Image, str]:
     """Stored values as a network takes them, and which rule was applied.
 

@@ -18,11 +18,13 @@ from typing import Any
 from tqdm import tqdm
 
 from sam_spl import __version__
-from sam_spl.errors import InputError
+from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import write_text
+from sam_spl.models.registry import channels_of
+from sam_spl.predict.compiled import compiled
 from sam_spl.predict.config import PredictConfig, side
 from sam_spl.predict.detections import Detection
-from sam_spl.predict.frames import VIDEOS, Frame, Source, list_files, name_sources, read
+from sam_spl.predict.frames import VIDEOS, Frame, Source, expected_frames, list_files, name_sources, read
 from sam_spl.predict.outputs import SETTINGS, WRITTEN, Pictures, output_folder, remove
 from sam_spl.predict.predictor import Prediction, Predictor, load
 from sam_spl.predict.record import PARTS, Part, Record, Stamp, sequence, stamp_of
@@ -30,7 +32,7 @@ from sam_spl.predict.tracking import Tracker
 from sam_spl.runtime import World, distributed
 from sam_spl.weights.formats import find_weights, sha256
 
-_BATCH = 4  # frames that a GPU predicts together; a CPU gains nothing
+_BATCH = 4  # frames that a GPU predicts together
 _LOOK = 0.2  # seconds between looks at whether other processes have ended
 
 
@@ -56,11 +58,13 @@ def predict(config: PredictConfig) -> None:
                 end.unlink()
             world.barrier()  # before anyone adds to the record, and after what ended earlier runs is gone
             sources = name_sources(files, record.names())
+            share = _share(sources, record, world, track=config.track)
+            _compile(config, predictor, world, share)
             run = _Run(config, predictor, folder, record, world)
             for problem in problems if world.main else ():
                 run.skip(problem)
             try:
-                done = run.predict(_share(sources, record, world, track=config.track))
+                done = run.predict(share)
             except KeyboardInterrupt:
                 if world.size == 1:
                     Record(folder).join(track=config.track)
@@ -109,7 +113,7 @@ class _Run:
         self.config, self.predictor, self.record = config, predictor, record
         self.pictures = Pictures(folder, config.save)
         self.part = Part(folder, world.rank, record.run + 1)
-        self.size = config.batch_size or (1 if predictor.world.device.type == "cpu" else _BATCH)
+        self.size = config.batch_size or usual_batch(predictor.world)
         self.trackers: defaultdict[str, Tracker] = defaultdict(Tracker)
         self.done = Done()
         self.bar = tqdm(desc="predicting", unit="frame", total=0, disable=None if world.main else True)
@@ -224,6 +228,26 @@ def _predictor(config: PredictConfig, world: World) -> Predictor:
         tta=config.tta,
         tile=side(config.tile, "tile"),
     )
+
+
+def _compile(config: PredictConfig, predictor: Predictor, world: World, share: Sequence[Source]) -> None:
+    """Compile the network where it sees all frames at one size and it pays."""
+    size, model = predictor.image_size, predictor.model
+    if size is None:
+        if config.compile == "true":
+            raise ConfigError("compile: frames of many sizes. Set image_size, or leave compile=true out.")
+        return
+    shape = (config.batch_size or usual_batch(predictor.world), channels_of(model), size, size)
+    frames = sum(map(expected_frames, share))
+    for turn in (world.main, not world.main):  # the others take what the first has made
+        if turn:
+            predictor.model = compiled(model, shape, predictor.world, wanted=config.compile, images=frames)
+        world.barrier()
+
+
+def usual_batch(world: World) -> int:
+    """Frames that are predicted together: a CPU gains nothing."""
+    return 1 if world.device.type == "cpu" else _BATCH
 
 
 def _settings(config: PredictConfig, predictor: Predictor) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sam_spl.cli.main import command as command_named
 from sam_spl.cli.main import execute
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model
+from sam_spl.predict import job
 from sam_spl.weights.formats import save_weights
 from tests.conftest import ROOT
 from tests.engine.test_distributed import TORCHRUN
@@ -293,3 +294,20 @@ def test_values_that_cannot_be_are_refused(word, message):
             parse(["a.png", "weights=w", "output=o", word], command_named("predict")),
             command_named("predict"),
         )
+
+
+def test_the_network_is_compiled_for_the_size_that_it_sees(network, frames, tmp_path, monkeypatch, capsys):
+    """``compiled`` itself: tests/predict/test_compiled.py."""
+    asked = []
+
+    def spy(model, shape, world, *, wanted, images):
+        asked.append((shape, wanted, images))
+        return model
+
+    monkeypatch.setattr(job, "compiled", spy)
+    predict(network, frames, "--output", tmp_path / "a", "--image-size", "64")
+    predict(network, frames, "--output", tmp_path / "b")  # each frame at its own size
+    stated = cv2.VideoCapture(str(frames / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT)
+    assert asked == [((1, 1, 64, 64), "auto", 8 + stated)]  # six images, a stack, "deep", and the video
+    with pytest.raises(ConfigError, match=r"^compile: frames of many sizes"):
+        predict(network, frames, "--output", tmp_path / "c", "--compile", "true")
