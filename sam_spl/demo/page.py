@@ -36,7 +36,7 @@ def build(predictor: Predictor, about: str, examples: Sequence[Example], limits:
         gr.Markdown(f"## {_TITLE}\n{about}")
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
-                file = gr.File(label="Image (8 or 16 bits), TIFF stack or video", height=150)
+                file = gr.File(label="Image (8 or 16 bits), TIFF stack or video", height=150, elem_id="file")
                 gallery = gr.Gallery(
                     [(str(one.picture), one.caption) for one in examples],
                     label="Examples (generated)",
@@ -149,7 +149,9 @@ def served(page: gr.Blocks, port: int | None = None) -> Iterator[str]:
             state_session_capacity=_SESSIONS,
         )
     except OSError as error:
-        raise InputError(f"port: {port or 'none from 7860'} is free. Choose another with --port.") from error
+        raise InputError(
+            f"port: {port or 'any from 7860 to 7959'} is not free. Choose another with --port."
+        ) from error
     except ValueError as error:
         raise InputError(f"demo: {_ADDRESS} cannot be reached. Set NO_PROXY={_ADDRESS}.") from error
     try:

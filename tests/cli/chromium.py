@@ -60,13 +60,12 @@ class Tab:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 60) -> Any:
-        """The value of an expression as soon as it is true."""
+    def wait(self, script: str, seconds: float = 60) -> None:
+        """Wait until an expression is true, or something that is there."""
         end = time.monotonic() + seconds
-        while not (value := self.evaluate(script)):
+        while not self.evaluate(f"Boolean({script})"):
             assert time.monotonic() < end, f"never true: {script}\n{self.errors}\n{self.text()}"
             time.sleep(0.05)
-        return value
 
     def text(self) -> str:
         """All that can be read on the page."""
