@@ -41,7 +41,7 @@ def build(predictor: Predictor, about: str, examples: Sequence[Example], limits:
                     [(str(one.picture), one.caption) for one in examples],
                     label="Examples (generated)",
                     columns=2,
-                    height=360,
+                    height="auto",
                     allow_preview=False,
                     buttons=[],
                     interactive=False,
@@ -146,6 +146,7 @@ def served(page: gr.Blocks, port: int | None = None) -> Iterator[str]:
             footer_links=[],
             enable_monitoring=False,
             run_history=False,
+            mcp_server=False,
             state_session_capacity=_SESSIONS,
         )
     except OSError as error:
