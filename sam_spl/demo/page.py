@@ -41,7 +41,7 @@ def build(predictor: Predictor, about: str, examples: Sequence[Example], limits:
                     [(str(one.picture), one.caption) for one in examples],
                     label="Examples (generated)",
                     columns=2,
-                    height="auto",
+                    height=360,
                     allow_preview=False,
                     buttons=[],
                     interactive=False,
