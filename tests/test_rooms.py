@@ -19,10 +19,11 @@ MAY_USE = {
     "metrics": set(),
     "weights": {"models"},
     "predict": {"models", "weights", "data", "metrics", "report"},
+    "demo": {"data", "predict", "report"},
     "report": {"data", "metrics"},
     "results": {"data", "metrics"},
     "engine": {"models", "weights", "data", "metrics", "predict", "results", "report"},
-    "cli": {"models", "weights", "data", "metrics", "predict", "results", "report", "engine"},
+    "cli": {"models", "weights", "data", "metrics", "predict", "results", "report", "engine", "demo"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in MAY_USE)
 

@@ -22,6 +22,7 @@ NAMES = (
     "train",
     "test",
     "predict",
+    "demo",
     "score",
     "compare",
     "check",
