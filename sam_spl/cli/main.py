@@ -22,6 +22,7 @@ NAMES = (
     "train",
     "test",
     "predict",
+    "visualize",
     "score",
     "compare",
     "check",
