@@ -23,6 +23,7 @@ NAMES = (
     "test",
     "predict",
     "demo",
+    "visualize",
     "score",
     "compare",
     "check",

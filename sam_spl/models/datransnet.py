@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam_spl.errors import ConfigError
+from sam_spl.models.datransnet_maps import MAPS
 from sam_spl.models.datransnet_published import DATRANSNET
 from sam_spl.models.gradformer import GradFormer
 from sam_spl.models.layers import conv_bn_relu
@@ -34,6 +35,7 @@ class DATransNet(nn.Module):
     #: Arguments that change what weights mean and no tensor's shape. Each is an attribute too.
     not_in_shapes = ("train_size",)
     published = DATRANSNET
+    maps = MAPS
 
     def __init__(self, *, train_size: int = 256, head_bias: float | None = None) -> None:
         super().__init__()

@@ -50,6 +50,7 @@ class GradFormer(nn.Module):
         self.out = nn.Sequential(
             nn.Conv2d(attention_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
         )
+        self.attention = nn.Softmax(dim=-1)  # a module, so that hooks see it
         # Multiplications of a pixel: 8h keys of 9 taps over C channels, or 27 lags of C x C.
         self.by_lags = 9 * 8 * head * channels > 27 * channels * channels
 
@@ -78,7 +79,7 @@ class GradFormer(nn.Module):
         # Unit length over the pixels, divided out after the product.
         squares = query_squares[:, :, None] * key_squares[:, None, :]
         score = _blocks(products / squares.clamp_min(1e-24).sqrt() / self.scale, heads)  # (B, heads, h, 8h)
-        score = F.instance_norm(score).softmax(dim=-1)
+        score = self.attention(F.instance_norm(score))
 
         # A row of attention over the values' taps is a row of taps.
         attention = _from_blocks(score).unflatten(-1, (-1, heads))  # (B, T, 8h, heads)

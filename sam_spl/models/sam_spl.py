@@ -10,6 +10,7 @@ from sam_spl.models.decoder import Decoder
 from sam_spl.models.encoder import Encoder
 from sam_spl.models.hiera import Hiera
 from sam_spl.models.layers import BLOCKS, init_weights
+from sam_spl.models.sam_spl_maps import MAPS
 from sam_spl.models.sam_spl_published import SAM_SPL
 
 
@@ -41,6 +42,7 @@ class SAMSPL(nn.Module):
     #: Arguments that change what weights mean and no tensor's shape. Each is an attribute too.
     not_in_shapes = ("num_heads", "window_spec", "global_att_blocks")
     published = SAM_SPL
+    maps = MAPS
     #: Compiled for a CPU it takes two thirds of the time (docs/benchmarks.md).
     gains_by_compiling = True
 
