@@ -28,6 +28,7 @@ NAMES = (
     "prepare",
     "convert",
     "calibrate",
+    "adapt",
     "export",
     "profile",
     "download",
