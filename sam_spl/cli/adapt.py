@@ -35,17 +35,23 @@ class AdaptConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "images", "most_frames", "most_targets", "batch_size"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "give a whole number from 1")
+        for key in ("areas", "scr"):
+            require(len(getattr(self, key)) == 2, key, getattr(self, key), "give two numbers, as [3,30]")
+        require(0 <= self.dark <= 1, "dark", self.dark, "must be in [0, 1]")
+        require(self.lr > 0, "lr", self.lr, "must be above 0")
 
 
 def adapt(config: AdaptConfig) -> None:
     """Take frames, train, and compare."""
     from pathlib import Path
 
+    from sam_spl.data.targets import Targets
     from sam_spl.engine import adaptation
     from sam_spl.weights.formats import find_weights
 
     folder = Path(config.output).expanduser()
-    targets = {key: getattr(config, key) for key in ("areas", "scr", "most_targets", "dark")}
+    (smallest, largest), (weakest, strongest) = config.areas, config.scr
+    targets = Targets((smallest, largest), (weakest, strongest), config.most_targets, dark=config.dark)
     done = adaptation.adapt(
         [str(Path(word).expanduser()) for word in config.frames],
         find_weights(config.weights),
@@ -79,7 +85,13 @@ COMMAND = Command(
     config=AdaptConfig,
     run=adapt,
     positional=("frames",),
-    aliases={"-o": "output"},
+    aliases={
+        "-o": "output",
+        **{
+            f"--{key.replace('_', '-')}": key
+            for key in ("most_frames", "keep_detections", "most_targets", "batch_size")
+        },
+    },
     examples=(
         "sam-spl adapt my_camera/ --weights datransnet-sirst --output checkpoints/my_camera",
         "sam-spl adapt night.mp4 --weights datransnet-sirst --output runs/night --scr '[2,10]' --epochs 5",

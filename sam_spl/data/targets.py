@@ -126,7 +126,7 @@ def draw_place(rng: np.random.Generator, patch: tuple[int, ...], image: tuple[in
 
 
 def draw_target(rng: np.random.Generator, area: float) -> tuple[Field, Mask]:
-    """A target's signal with peak 1, and its mask: about ``area`` pixels, at least what optics make of a point.
+    """A target's signal with peak 1, and its mask: of about ``area`` pixels, at least a point behind optics.
 
     One to three parts, as aircraft and ships show them, each an ellipse that is peaked or flat with a hot
     spot, behind optics whose blur has a standard deviation of 0.6 to 1.3 pixels. Some large ones are faint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sam_spl import config as settings
 from sam_spl.data.config import DatasetConfig
+from sam_spl.data.targets import Targets
 from sam_spl.engine.config import LossConfig, OptimizerConfig, TestConfig, TrainConfig, TrainerConfig
 from sam_spl.engine.record import RunFolder
 from sam_spl.engine.testing import test
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 #: Folder of the frames that were taken and their masks, in the run folder.
 FRAMES = "frames"
+_TESTED, _EACH = 100, 10  # images that old and new weights are tested on, and how often each frame at most
 _CROP = 192  # side in pixels of what a network without a size of its own is trained on
 
 
@@ -44,8 +46,7 @@ class Adaptation:
         batch_size: as in training.
         lr: the largest learning rate.
         most_frames: of what is given, so many are used, evenly spread.
-        targets: ``areas``, ``scr``, ``most_targets``, ``empty`` and ``dark`` of
-            :class:`sam_spl.data.targets.Targets`.
+        targets: that are put into the frames.
         keep_detections: what the weights find in a frame before stays a target in it. Otherwise it is
             background, and the network learns to pass it over.
     """
@@ -55,7 +56,7 @@ class Adaptation:
     batch_size: int
     lr: float
     most_frames: int
-    targets: dict[str, Any]
+    targets: Targets
     keep_detections: bool = True
 
 
@@ -115,12 +116,15 @@ def adapt(
         )
     log.info("%d frames, %d detections in them stay targets", frames, kept)
     run = train(config)
+    held_out = max(1, frames // 5)
+    synthetic = config.dataset.synthetic | {"test": min(_TESTED, _EACH * held_out)}
+    dataset = replace(config.dataset, synthetic=synthetic)
 
     def tested(of: Path, name: str) -> Result:
         result = test(
             TestConfig(
                 weights=str(of),
-                dataset=config.dataset,
+                dataset=dataset,
                 device=device,
                 output_dir=str(folder / name),
                 report=0,
@@ -158,10 +162,10 @@ def _training(
         resize=predictor.resize,
         augment="target_crop" if size else "native_crop",
     )
-    counts = {"train": how.images, "val": 0, "test": 100}
+    counts = {"train": how.images, "val": 0, "test": 0}  # tests follow when the frames are there
     return TrainConfig(
         model=ModelConfig(made["model"], arguments=made["arguments"]),
-        dataset=replace(dataset, synthetic={**dataset.synthetic, **counts, **how.targets}),
+        dataset=replace(dataset, synthetic=counts | asdict(how.targets)),
         loss=settings.read(LossConfig, settings.group_file("loss", "bce_iou"), at="loss"),
         trainer=TrainerConfig(
             epochs=how.epochs, batch_size=how.batch_size, selection="last", ema_decay=0.99, clip_grad=5.0
@@ -184,8 +188,7 @@ def _take(words: list[str], folder: Path, predictor: Predictor | None, most: int
     number = kept = 0
     for frame in _spread(words, folder.parent, most):
         number += 1
-        name = f"{frame.name}.png" if frame.index is None else f"{frame.name}-{frame.index:06d}.png"
-        image = frame.image
+        name, image = f"{frame.name}.png", frame.image
         if image.dtype == np.float32:  # scaled from files whose values do not fill their type
             image = np.round(image * 65535).astype(np.uint16)
         _write(folder / "images" / name, image)
