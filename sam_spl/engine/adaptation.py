@@ -24,7 +24,7 @@ from sam_spl.errors import InputError
 from sam_spl.files import atomic
 from sam_spl.models.registry import ModelConfig
 from sam_spl.predict.frames import Frame, expected_frames, list_files, name_sources, read
-from sam_spl.predict.predictor import Predictor, load
+from sam_spl.predict.predictor import Prediction, Predictor, load
 from sam_spl.results.folder import Result
 from sam_spl.runtime import one_opencv_thread
 
@@ -193,12 +193,20 @@ def _take(words: list[str], folder: Path, predictor: Predictor | None, most: int
             image = np.round(image * 65535).astype(np.uint16)
         _write(folder / "images" / name, image)
         if predictor is not None:
-            found = predictor(image)
-            kept += len(found.detections)
-            _write(folder / "masks" / name, found.mask.astype(np.uint8) * 255)
+            mask, targets = _sure(predictor(image))
+            kept += targets
+            _write(folder / "masks" / name, mask.astype(np.uint8) * 255)
     if not number:
         raise InputError(f"input: no frame of {', '.join(words)} can be read.")
     return number, kept
+
+
+def _sure(found: Prediction) -> tuple[NDArray[np.bool_], int]:
+    """The targets above the threshold in their whole width, down to one half, and how many they are."""
+    wide = (found.prob > min(0.5, found.threshold)).astype(np.uint8)
+    regions = cv2.connectedComponents(wide, connectivity=8)[1]
+    sure = np.unique(regions[found.prob > found.threshold])
+    return np.isin(regions, sure), len(sure)
 
 
 def _spread(words: list[str], output: Path, most: int) -> Iterator[Frame]:

@@ -9,9 +9,10 @@ import torch
 
 from sam_spl.cli.main import execute
 from sam_spl.data.synthetic import SyntheticSource
+from sam_spl.engine.adaptation import _sure
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model, built_from
-from sam_spl.predict.predictor import load
+from sam_spl.predict.predictor import Prediction, load
 from sam_spl.weights.formats import read_weights, save_weights
 from tests.conftest import TINY, write_folder
 
@@ -63,7 +64,9 @@ def test_new_weights_see_what_the_old_ones_saw(tmp_path, frames, capsys, size):
     stored = cv2.imread(str(run / "frames/images/night/f2.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(stored, SyntheticSource(6, 64).load(2)[0])
     mask = cv2.imread(str(run / "frames/masks/night/f2.png"), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(mask > 0, load(weights, "cpu")(stored).mask)
+    prob = load(weights, "cpu")(stored).prob
+    assert ((mask > 0) | ~(prob > 0.9)).all()  # what is above the threshold of the weights,
+    assert not ((mask > 0) & ~(prob > 0.5)).any()  # as wide as one half
 
 
 def test_frames_are_spread_over_what_is_given_and_detections_may_be_background(tmp_path, frames):
@@ -115,3 +118,18 @@ def test_fine_tuned_weights_remember_both_training_sets(tmp_path):
     assert set(after["sets"]) == set(after["samples"]) == {"custom", "custom, before"}
     execute([*run, "--data_path", str(second), "--resume", str(tmp_path / "b"), "--epochs", "2"])
     assert read_weights(tmp_path / "b").description["trained_on"] == after
+
+
+def test_a_target_stays_in_its_whole_width_if_its_peak_is_above_the_threshold():
+    prob = np.zeros((20, 30), np.float32)
+    prob[4:9, 5:10], prob[6, 7] = 0.6, 0.95  # one that is sure,
+    prob[12:15, 20:24] = 0.8  # and one that is not
+    mask, number = _sure(Prediction(np.zeros((20, 30), np.uint8), prob, threshold=0.9))
+    expected = np.zeros((20, 30), bool)
+    expected[4:9, 5:10] = True
+    np.testing.assert_array_equal(mask, expected)
+    assert number == 1
+    low = _sure(Prediction(np.zeros((20, 30), np.uint8), prob, threshold=0.3))
+    np.testing.assert_array_equal(low[0], prob > 0.3)
+    assert low[1] == 2
+    assert _sure(Prediction(np.zeros((20, 30), np.uint8), 0 * prob))[1] == 0
