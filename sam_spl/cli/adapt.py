@@ -17,7 +17,7 @@ class AdaptConfig:
     frames: list[str] = MISSING  # images, folders with all below, patterns, videos, TIFF stacks
     weights: str = MISSING  # weights to start from: file, run folder, or a name that comes with the toolkit
     output: str = MISSING  # folder of the run
-    epochs: int = 10
+    epochs: int = 6
     images: int = 200  # frames with new targets in them, an epoch
     most_frames: int = 500  # that are used, evenly spread over what is given
     keep_detections: bool = True  # what the weights find in the frames stays a target, else background
