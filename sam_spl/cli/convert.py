@@ -69,7 +69,12 @@ def convert(config: ConvertConfig) -> None:
     to = config.to if config.to != "auto" else "ours" if weights.published else "published"
     state = weights.state
     if config.half:
-        state = {name: x.half() if x.is_floating_point() else x for name, x in state.items()}
+        # Variances that a normalisation has seen exceed float16's range, and take next to no room.
+        whole = ("running_mean", "running_var")
+        state = {
+            name: x.half() if x.is_floating_point() and not name.endswith(whole) else x
+            for name, x in state.items()
+        }
         lost = [name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()]
         if lost:
             raise InputError(f"half: {lost[0]} does not fit into float16. Leave --half out.")
