@@ -24,12 +24,15 @@ class ConvertConfig:
     std: list[float] | None = None  # likewise
     image_size: int | None = None  # of the network's input in pixels
     train_size: int | None = None  # of published DATransNet weights: 256, for IRSTD-1k 512
+    threshold: float | None = None  # to be stated by the file, for predict; null: as the source states it
     model: str | None = None  # module:Class, where the file's network is your own
 
     def __post_init__(self) -> None:
         require_choice(self.to, "to", ("auto", "ours", "published"))
         for key, size in (("image_size", self.image_size), ("train_size", self.train_size)):
             require(size is None or size >= 32, key, size, "must be at least 32 pixels")
+        inside = self.threshold is None or 0 < self.threshold < 1
+        require(inside, "threshold", self.threshold, "give a probability between 0 and 1")
         if len(self.mean or []) != len(self.std or []) or min(self.std or [1]) <= 0:
             raise ConfigError(
                 f"mean, std: {self.mean} and {self.std} are not valid, give both with as many values, std "
@@ -66,10 +69,18 @@ def convert(config: ConvertConfig) -> None:
     to = config.to if config.to != "auto" else "ours" if weights.published else "published"
     state = weights.state
     if config.half:
-        state = {name: x.half() if x.is_floating_point() else x for name, x in state.items()}
+        # Variances that a normalisation has seen exceed float16's range, and take next to no room.
+        whole = ("running_mean", "running_var")
+        state = {
+            name: x.half() if x.is_floating_point() and not name.endswith(whole) else x
+            for name, x in state.items()
+        }
         lost = [name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()]
         if lost:
             raise InputError(f"half: {lost[0]} does not fit into float16. Leave --half out.")
+    if config.threshold is not None:
+        description = {key: value for key, value in description.items() if key != "calibration"}
+        description["threshold"] = config.threshold
     target = save_weights(Path(config.target).expanduser(), state, description, names=to)
     print(f"{target}: {description['model']}, {len(weights.state)} tensors, {to} names")
 
@@ -84,5 +95,6 @@ COMMAND = Command(
         "sam-spl convert published.pth ours.safetensors --mean 0.4228 --std 0.1295 --image_size 256",
         "sam-spl convert checkpoints/my_run published.pth",
         "sam-spl convert checkpoints/my_run small.safetensors --to ours --half",
+        "sam-spl convert checkpoints/my_run sure.safetensors --to ours --threshold 0.9",
     ),
 )

@@ -30,6 +30,7 @@ NAMES = (
     "prepare",
     "convert",
     "calibrate",
+    "adapt",
     "export",
     "profile",
     "download",

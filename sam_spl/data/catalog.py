@@ -7,16 +7,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sam_spl.data.config import DatasetConfig
 from sam_spl.data.identity import Identity, identify
+from sam_spl.data.implanted import ImplantedSource, find_frames
 from sam_spl.data.known import set_of_folder
 from sam_spl.data.layout import Item, Split, find_root, find_split, fingerprint
 from sam_spl.data.sources import FolderSource, Joined, Source
 from sam_spl.data.synthetic import SyntheticSource
+from sam_spl.data.targets import Targets
+from sam_spl.data.varied import VariedSource
 from sam_spl.errors import ConfigError, InputError
 
 #: Training images that weights files record of a folder without lists.
@@ -155,8 +159,8 @@ def open_dataset(config: DatasetConfig, *, val_share: float = 0.0, seed: int = 0
         ConfigError: a value is not valid.
         InputError: the folder, a mask or a listed image is missing.
     """
-    if config.source == "synthetic":
-        return _synthetic(config, seed)
+    if config.source != "folder":
+        return _generated(config, seed)
     splits = _members(config.members) if config.members else {config.title: locate(config)}
     identity = _identity(config.members or [config], splits)
     train, val, test = (_images(splits, dict.fromkeys(splits, role)) for role in ("train", "val", "test"))
@@ -305,22 +309,62 @@ def _same(source: Source) -> Source:
     return source
 
 
-def _synthetic(config: DatasetConfig, seed: int) -> DataSet:
+def _generated(config: DatasetConfig, seed: int) -> DataSet:
     arguments = {str(key): value for key, value in config.synthetic.items()}
     counts = {role: arguments.pop(role, 0) for role in ("train", "val", "test")}
-    size = config.image_size
-    if size is None:
-        raise ConfigError("dataset.image_size: null is not valid, synthetic images need a size in pixels.")
     for key in ("areas", "scr"):
         if key in arguments:
             arguments[key] = tuple(arguments[key])
+    # The test images do not follow the run's seed, so that runs of different seeds compare.
+    seeds = {"train": 10 * seed + 1, "val": 10 * seed + 2, "test": 3}
     try:
-        # The test images do not follow the run's seed, so that runs of different seeds compare.
-        sources = {
-            role: SyntheticSource(count, size, seed=10 * base + offset, **arguments)
-            for (role, count), base, offset in zip(counts.items(), (seed, seed, 0), (1, 2, 3), strict=True)
-        }
+        where, sources = _MAKERS[config.source](config, counts, seeds, arguments)
     except TypeError as error:
         raise ConfigError(f"dataset.synthetic: {error}") from error
     parts = {role: Part(role, len(source), None, partial(_same, source)) for role, source in sources.items()}
-    return DataSet(config.title, "generated", f"generated at {size} pixels", parts)
+    return DataSet(config.title, "generated", where, parts)
+
+
+Sources = tuple[str, dict[str, Source]]
+Numbers = Mapping[str, int]
+
+
+def _synthetic(config: DatasetConfig, counts: Numbers, seeds: Numbers, arguments: dict[str, Any]) -> Sources:
+    size = _side(config)
+    return f"generated at {size} pixels", {
+        role: SyntheticSource(count, size, seed=seeds[role], **arguments) for role, count in counts.items()
+    }
+
+
+def _varied(config: DatasetConfig, counts: Numbers, seeds: Numbers, arguments: dict[str, Any]) -> Sources:
+    size, targets = _side(config), Targets(**arguments)
+    return f"generated at {size} pixels", {
+        role: VariedSource(count, size, seed=seeds[role], targets=targets) for role, count in counts.items()
+    }
+
+
+def _implanted(config: DatasetConfig, counts: Numbers, seeds: Numbers, arguments: dict[str, Any]) -> Sources:
+    """Test images have frames of their own: the last fifth, since frames of a video follow each other."""
+    assert config.data_path is not None
+    root = Path(config.data_path).expanduser()
+    frames = find_frames(root)
+    begin = len(frames) - max(1, len(frames) // 5) if len(frames) > 1 else 0
+    of = {"train": frames[: begin or None], "val": frames[begin:], "test": frames[begin:]}
+    targets = Targets(**arguments)
+    return f"targets implanted into {len(frames)} frames of {root}", {
+        role: ImplantedSource(of[role], count, seed=seeds[role], targets=targets)
+        for role, count in counts.items()
+    }
+
+
+def _side(config: DatasetConfig) -> int:
+    if config.image_size is None:
+        raise ConfigError("dataset.image_size: null is not valid, synthetic images need a size in pixels.")
+    return config.image_size
+
+
+_MAKERS: dict[str, Callable[[DatasetConfig, Numbers, Numbers, dict[str, Any]], Sources]] = {
+    "synthetic": _synthetic,
+    "varied": _varied,
+    "implanted": _implanted,
+}

@@ -21,6 +21,9 @@ from sam_spl.errors import ConfigError
 #: How images and masks may be resized; :mod:`sam_spl.resize` says what the names mean.
 RESIZE_RULES = ("pillow", "opencv")
 
+#: Where images come from: files, or :mod:`sam_spl.data.synthetic`, ``varied`` or ``implanted``.
+SOURCES = ("folder", "synthetic", "varied", "implanted")
+
 _SMALLEST = 32  # pixels, of a network's input
 
 
@@ -67,7 +70,7 @@ class DatasetConfig:
     name: str = MISSING
     title: str = MISSING  # as papers spell it
     aliases: list[str] = field(default_factory=list)  # other names, on the command line and of folders
-    source: str = "folder"  # folder | synthetic
+    source: str = "folder"  # folder | synthetic | varied | implanted
     data_path: str | None = "./datasets"  # folder of the data set, or its parent folder
     lists: str | None = None  # folder of the split lists, where a set comes with several
     default_lists: str | None = None  # which of several, with lists=null
@@ -91,10 +94,10 @@ class DatasetConfig:
     )  # counts (train, val, test) and properties of scenes
 
     def __post_init__(self) -> None:
-        require_choice(self.source, "dataset.source", ("folder", "synthetic"))
+        require_choice(self.source, "dataset.source", SOURCES)
         require_choice(self.missing, "dataset.missing", ("error", "skip"))
         require_choice(self.resize, "dataset.resize", RESIZE_RULES)
-        if self.source == "folder" and self.data_path is None:
+        if self.source in ("folder", "implanted") and self.data_path is None:
             raise ConfigError("dataset.data_path: a value is required, as --data_path FOLDER.")
         for key, size in (("image_size", self.image_size), ("test_size", self.test_size)):
             rule = f"must be at least {_SMALLEST} pixels"

@@ -34,14 +34,16 @@ class Files:
     _mask_of: Mapping[str, Path]
 
     @classmethod
-    def below(cls, root: Path) -> Files:
+    def below(cls, root: Path, *, masks_needed: bool = True) -> Files:
         """Find them: ``images/`` and ``masks/`` in any spelling, or images with ``*_mask`` files among them.
 
+        Without need of masks, images without a folder of their own may also be nested.
+
         Raises:
-            InputError: no image, or no mask at all.
+            InputError: no image, or no mask at all where they are needed.
         """
         image_folder, mask_folder = _folder(root, _IMAGE_FOLDERS), _folder(root, _MASK_FOLDERS)
-        images = files_below(image_folder) if image_folder else files_below(root, nested=False)
+        images = files_below(image_folder) if image_folder else files_below(root, nested=not masks_needed)
         if not images:
             raise InputError(f"dataset: {root} has no images/ folder (or images/ is empty).")
         if mask_folder:
@@ -49,7 +51,7 @@ class Files:
         else:  # both in one folder
             masks = {name: path for name, path in images.items() if _image_name(name) in images}
             images = {name: path for name, path in images.items() if name not in masks}
-        if not masks:
+        if masks_needed and not masks:
             raise InputError(f"dataset: {root} has no masks/ folder beside its images (or it is empty).")
         return cls.of(images, masks)
 

@@ -38,7 +38,7 @@ from sam_spl.models.registry import build, built_from, channels_of, freeze_trunk
 from sam_spl.registry import is_reference
 from sam_spl.results.folder import Result
 from sam_spl.runtime import World, distributed, loader_workers, one_opencv_thread, world_size
-from sam_spl.weights.formats import find_weights
+from sam_spl.weights.formats import find_weights, read_weights
 from sam_spl.weights.loading import load_weights
 from sam_spl.weights.sam2 import load_trunk
 
@@ -178,7 +178,7 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
             config=config,
             world=world,
             folder=folder,
-            description=_describe(config, data, model, normalise, val),
+            description=_describe(config, data, model, normalise, val, _before(config, saved)),
             num_workers=loader_workers(config.num_workers, world.device),
             loggers=loggers,
         )
@@ -321,7 +321,12 @@ def _training_set(config: TrainConfig, data: DataSet, source: Source) -> Trainin
 
 
 def _describe(
-    config: TrainConfig, data: DataSet, model: nn.Module, normalise: Normalise, val: str | None
+    config: TrainConfig,
+    data: DataSet,
+    model: nn.Module,
+    normalise: Normalise,
+    val: str | None,
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the weights file says of itself: enough to use it without a flag, and where it comes from."""
     return {
@@ -336,8 +341,8 @@ def _describe(
             "dataset": data.title,
             "lists": data.lists,
             "fingerprint": data.parts["train"].fingerprint,
-            "sets": data.training_lists,
-            "samples": data.training_samples,
+            "sets": _joined(before.get("sets", {}), data.training_lists),
+            "samples": _joined(before.get("samples", {}), data.training_samples),
             "skipped": len(data.skipped),
             **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
         },
@@ -345,6 +350,23 @@ def _describe(
         "selected_by": f"IoU on the {val} images" if val else "last epoch",
         "sam_spl": sam_spl.__version__,
     }
+
+
+def _before(config: TrainConfig, saved: Saved | None) -> Mapping[str, Any]:
+    """What the weights that training starts from were trained on: the network has seen that as well."""
+    if saved is not None:
+        description = saved.state["description"]
+    elif config.weights is not None:
+        description = read_weights(config.weights).description
+    else:
+        description = {}
+    return description.get("trained_on") or {}
+
+
+def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Both tables; where they differ under a name, what was before has another one."""
+    kept = {title if now.get(title, of) == of else f"{title}, before": of for title, of in before.items()}
+    return {**kept, **now}
 
 
 #: Keys in which equal settings may differ: seed, paths, and how the work is organised.

@@ -97,6 +97,9 @@ def test_help_needs_nothing_heavy():
 def test_half_stores_half_and_predicts_alike(tmp_path):
     tiny = build_model("sam_spl_t", **TINY)
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    statistics = {name: x for name, x in tiny.state_dict().items() if name.endswith("running_var")}
+    for variance in statistics.values():
+        variance.fill_(1e6)  # beyond float16
     description = {**built_from(tiny), "mean": [0.5], "std": [0.5], "image_size": 64, "resize": "pillow"}
     save_weights(whole, tiny.state_dict(), description)
     convert(ConvertConfig(str(whole), str(half), to="ours", half=True))
@@ -106,6 +109,7 @@ def test_half_stores_half_and_predicts_alike(tmp_path):
     for name, value in model.state_dict().items():
         expected = tiny.state_dict()[name]
         assert value.dtype == expected.dtype
+        assert name not in statistics or torch.equal(value, expected)
         torch.testing.assert_close(value, expected, rtol=2**-11, atol=2**-25)
     assert any(not torch.equal(value, tiny.state_dict()[name]) for name, value in model.state_dict().items())
 
@@ -113,3 +117,20 @@ def test_half_stores_half_and_predicts_alike(tmp_path):
     save_weights(whole, tiny.state_dict(), description)
     with pytest.raises(InputError, match=r"half: decoder.heads.0.bias does not fit into float16"):
         convert(ConvertConfig(str(whole), str(half), to="ours", half=True))
+
+
+def test_a_threshold_is_stated_and_replaces_a_calibrated_one(tmp_path):
+    model = build_model("sam_spl_t", **TINY)
+    about = {**built_from(model), "mean": [0.5], "std": [0.5], "image_size": 64, "resize": "pillow"}
+    old = save_weights(
+        tmp_path / "a.safetensors",
+        model.state_dict(),
+        about | {"threshold": 0.4, "calibration": {"budget": 0.1}},
+    )
+    for name, given, expected in (("b", 0.9, 0.9), ("c", None, 0.4)):
+        convert(ConvertConfig(str(old), str(tmp_path / f"{name}.safetensors"), to="ours", threshold=given))
+        description = read_weights(tmp_path / f"{name}.safetensors").description
+        assert description["threshold"] == expected
+        assert ("calibration" in description) is (given is None)
+    with pytest.raises(ConfigError, match="threshold: 1"):
+        ConvertConfig("a", "b", threshold=1.0)

@@ -1,0 +1,236 @@
+"""From weights and frames of a camera, without labels, to weights for that camera."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_spl import config as settings
+from sam_spl.data.config import DatasetConfig
+from sam_spl.data.targets import Targets
+from sam_spl.engine.config import LossConfig, OptimizerConfig, TestConfig, TrainConfig, TrainerConfig
+from sam_spl.engine.record import RunFolder
+from sam_spl.engine.testing import test
+from sam_spl.engine.training import train
+from sam_spl.errors import InputError
+from sam_spl.files import atomic
+from sam_spl.models.registry import ModelConfig
+from sam_spl.predict.frames import Frame, expected_frames, list_files, name_sources, read
+from sam_spl.predict.predictor import Prediction, Predictor, load
+from sam_spl.results.folder import Result
+from sam_spl.runtime import one_opencv_thread
+
+log = logging.getLogger(__name__)
+
+#: Folder of the frames that were taken and their masks, in the run folder.
+FRAMES = "frames"
+_TESTED, _EACH = 100, 10  # images that old and new weights are tested on, and how often each frame at most
+_CROP = 192  # side in pixels of what a network without a size of its own is trained on
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a detector is fitted to a camera.
+
+    Attributes:
+        epochs: how often the network sees ``images`` implanted frames.
+        images: an epoch.
+        batch_size: as in training.
+        lr: the largest learning rate.
+        most_frames: of what is given, so many are used, evenly spread.
+        targets: that are put into the frames.
+        keep_detections: what the weights find in a frame before stays a target in it. Otherwise it is
+            background, and the network learns to pass it over.
+    """
+
+    epochs: int
+    images: int
+    batch_size: int
+    lr: float
+    most_frames: int
+    targets: Targets
+    keep_detections: bool = True
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of it.
+
+    Attributes:
+        weights: the new file.
+        frames: how many were used.
+        kept: detections in them that stayed targets.
+        before: a test of the old weights on implanted frames that were not trained on.
+        after: the same test of the new weights.
+    """
+
+    weights: Path
+    frames: int
+    kept: int
+    before: Result
+    after: Result
+
+
+def adapt(
+    words: list[str],
+    weights: Path,
+    folder: Path,
+    how: Adaptation,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Adapted:
+    """Fine-tune weights on frames with generated targets in them.
+
+    Args:
+        words: images, folders, patterns, videos and stacks, as for prediction.
+        weights: to start from.
+        folder: of the run; the frames that were taken are in its ``frames``.
+        how: see :class:`Adaptation`.
+        device: as in training.
+        precision: as in training.
+        seed: of the implanted targets and of the training.
+        overwrite: replace the run that the folder holds.
+
+    Raises:
+        ConfigError: a value that is not valid, or the folder holds a run.
+        InputError: no frame can be read, or files are not what they should be.
+    """
+    predictor = load(weights, device, precision)
+    config = _training(predictor, weights, folder, how, device, precision, seed, overwrite)
+    if not overwrite:
+        RunFolder(folder).check_free()
+    with one_opencv_thread():
+        frames, kept = _take(
+            words, folder / FRAMES, predictor if how.keep_detections else None, how.most_frames
+        )
+    log.info("%d frames, %d detections in them stay targets", frames, kept)
+    run = train(config)
+    held_out = max(1, frames // 5)
+    synthetic = config.dataset.synthetic | {"test": min(_TESTED, _EACH * held_out)}
+    dataset = replace(config.dataset, synthetic=synthetic)
+
+    def tested(of: Path, name: str) -> Result:
+        result = test(
+            TestConfig(
+                weights=str(of),
+                dataset=dataset,
+                device=device,
+                output_dir=str(folder / name),
+                report=0,
+                overlays=0,
+                bootstrap=0,
+                curves=False,
+            )
+        )
+        assert result is not None
+        return result
+
+    return Adapted(run.best, frames, kept, tested(weights, "test-before"), tested(run.best, "test-after"))
+
+
+def _training(
+    predictor: Predictor,
+    weights: Path,
+    folder: Path,
+    how: Adaptation,
+    device: str,
+    precision: str,
+    seed: int,
+    overwrite: bool,
+) -> TrainConfig:
+    """The run: the input as the weights have it, and what the recipes from scratch have in common."""
+    made = vars(predictor.model)["built_from"]
+    size = predictor.image_size
+    dataset = DatasetConfig.named(
+        "implanted",
+        data_path=str(folder / FRAMES),
+        image_size=size or _CROP,
+        native_test=size is None,
+        mean=list(predictor.normalise.mean),
+        std=list(predictor.normalise.std),
+        resize=predictor.resize,
+        augment="target_crop" if size else "native_crop",
+    )
+    counts = {"train": how.images, "val": 0, "test": 0}  # tests follow when the frames are there
+    return TrainConfig(
+        model=ModelConfig(made["model"], arguments=made["arguments"]),
+        dataset=replace(dataset, synthetic=counts | asdict(how.targets)),
+        loss=settings.read(LossConfig, settings.group_file("loss", "bce_iou"), at="loss"),
+        trainer=TrainerConfig(
+            epochs=how.epochs, batch_size=how.batch_size, selection="last", ema_decay=0.99, clip_grad=5.0
+        ),
+        optimizer=OptimizerConfig(
+            name="adan", lr=how.lr, eta_min=0.0, warmup_epochs=min(1.0, how.epochs / 4), per_step=True
+        ),
+        weights=str(weights),
+        save_dir=str(folder),
+        device=device,
+        precision=precision,
+        seed=seed,
+        overwrite=overwrite,
+    )
+
+
+def _take(words: list[str], folder: Path, predictor: Predictor | None, most: int) -> tuple[int, int]:
+    """Write frames and the masks of what is found in them; how many of each."""
+    shutil.rmtree(folder, ignore_errors=True)
+    number = kept = 0
+    for frame in _spread(words, folder.parent, most):
+        number += 1
+        name, image = f"{frame.name}.png", frame.image
+        if image.dtype == np.float32:  # scaled from files whose values do not fill their type
+            image = np.round(image * 65535).astype(np.uint16)
+        _write(folder / "images" / name, image)
+        if predictor is not None:
+            mask, targets = _sure(predictor(image))
+            kept += targets
+            _write(folder / "masks" / name, mask.astype(np.uint8) * 255)
+    if not number:
+        raise InputError(f"input: no frame of {', '.join(words)} can be read.")
+    return number, kept
+
+
+def _sure(found: Prediction) -> tuple[NDArray[np.bool_], int]:
+    """The targets above the threshold in their whole width, down to one half, and how many they are."""
+    wide = (found.prob > min(0.5, found.threshold)).astype(np.uint8)
+    regions = cv2.connectedComponents(wide, connectivity=8)[1]
+    sure = np.unique(regions[found.prob > found.threshold])
+    return np.isin(regions, sure), len(sure)
+
+
+def _spread(words: list[str], output: Path, most: int) -> Iterator[Frame]:
+    """At most ``most`` frames, as far apart as their number allows. What cannot be read is skipped."""
+    files, problems = list_files(words, output)
+    sources = name_sources(files, {})
+    expected = sum(map(expected_frames, sources))
+    step, position = max(1.0, expected / most), 0.0
+    seen = given = 0
+    for source in sources:
+        try:
+            for frame in read(source):
+                if seen >= position and given < most:
+                    yield frame
+                    given, position = given + 1, position + step
+                seen += 1
+        except InputError as error:
+            problems.append(str(error))
+    for problem in problems:
+        log.warning("skipped: %s", problem)
+
+
+def _write(path: Path, image: NDArray[Any]) -> None:
+    """A PNG file of 8 or 16 bits."""
+    data = cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])[1]
+    with atomic(path) as temporary:
+        temporary.write_bytes(data.tobytes())

@@ -1,0 +1,135 @@
+"""``sam-spl adapt``: from weights and frames without labels to weights, and what is known of both."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from sam_spl.cli.main import execute
+from sam_spl.data.synthetic import SyntheticSource
+from sam_spl.engine.adaptation import _sure
+from sam_spl.errors import ConfigError, InputError
+from sam_spl.models.registry import build_model, built_from
+from sam_spl.predict.predictor import Prediction, load
+from sam_spl.weights.formats import read_weights, save_weights
+from tests.conftest import TINY, write_folder
+
+QUICK = ["--epochs", "1", "--images", "4", "--batch-size", "2", "--device", "cpu"]
+
+
+def made(path, image_size, **more):
+    torch.manual_seed(0)
+    model = build_model("sam_spl_t", **TINY)
+    about = {**built_from(model), "mean": [0.4], "std": [0.2], "image_size": image_size, "resize": "opencv"}
+    return save_weights(path / "w.safetensors", model.state_dict(), about | more)
+
+
+@pytest.fixture
+def frames(tmp_path):
+    folder = tmp_path / "my frames"
+    (folder / "night").mkdir(parents=True)
+    source = SyntheticSource(6, 64)
+    for index in range(4):
+        cv2.imwrite(str(folder / "night" / f"f{index}.png"), source.load(index)[0])
+    video = cv2.VideoWriter(str(folder / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64), False)
+    for index in (4, 5):
+        video.write(source.load(index)[0])
+    video.release()
+    return folder
+
+
+@pytest.mark.parametrize("size", [64, None])
+def test_new_weights_see_what_the_old_ones_saw(tmp_path, frames, capsys, size):
+    trained_on = {"dataset": "SIRST", "lists": "50_50", "fingerprint": "ab", "sets": {"SIRST": "ab"}}
+    weights = made(tmp_path, size, threshold=0.9, trained_on=trained_on)
+    run = tmp_path / "run"
+    execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), *QUICK])
+    out = capsys.readouterr().out
+    assert out.index("  before  IoU") < out.index("  after   IoU")
+    assert f"use it with sam-spl predict --weights {run}" in out
+
+    old, new = read_weights(weights), read_weights(run)
+    for key in ("model", "arguments", "mean", "std", "image_size", "resize"):
+        assert new.description[key] == old.description[key]
+    assert any(not torch.equal(new.state[name], value) for name, value in old.state.items())
+    assert new.description["trained_on"]["sets"] == {"SIRST": "ab"}  # still not to be tested on
+    assert new.description["trained_on"]["dataset"] == "implanted"
+    assert "threshold" not in new.description  # it was chosen for the old ones
+
+    taken = sorted(path.relative_to(run).as_posix() for path in (run / "frames").rglob("*.png"))
+    names = [f"night/f{k}.png" for k in range(4)] + ["v/000000.png", "v/000001.png"]
+    assert taken == sorted(f"frames/{kind}/{name}" for kind in ("images", "masks") for name in names)
+    stored = cv2.imread(str(run / "frames/images/night/f2.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(stored, SyntheticSource(6, 64).load(2)[0])
+    mask = cv2.imread(str(run / "frames/masks/night/f2.png"), cv2.IMREAD_UNCHANGED)
+    prob = load(weights, "cpu")(stored).prob
+    assert ((mask > 0) | ~(prob > 0.9)).all()  # what is above the threshold of the weights,
+    assert not ((mask > 0) & ~(prob > 0.5)).any()  # as wide as one half
+
+
+def test_frames_are_spread_over_what_is_given_and_detections_may_be_background(tmp_path, frames):
+    run = tmp_path / "run"
+    few = ["--most-frames", "3", "--keep-detections", "false"]
+    weights = made(tmp_path, 64)
+    execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), *few, *QUICK])
+    taken = sorted(path.relative_to(run / "frames").as_posix() for path in (run / "frames").rglob("*.png"))
+    assert taken == ["images/night/f0.png", "images/night/f2.png", "images/v/000000.png"]
+    with pytest.raises(ConfigError, match="holds a run already"):
+        execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), *QUICK])
+    execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), "--overwrite", *QUICK])
+    assert len(list((run / "frames").rglob("*.png"))) == 12  # and nothing of the run before
+
+
+def test_the_same_command_gives_the_same_weights(tmp_path, frames):
+    weights = made(tmp_path, 64)
+    for name in ("a", "b"):
+        execute(["adapt", str(frames), "--weights", str(weights), "--output", str(tmp_path / name), *QUICK])
+    a, b = read_weights(tmp_path / "a").state, read_weights(tmp_path / "b").state
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_cannot_be_adapted_to_is_said_before_anything_is_written(tmp_path):
+    weights = made(tmp_path, 64)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    asked = ["adapt", "--weights", str(weights), "--output", str(tmp_path / "run"), *QUICK]
+    with pytest.raises(InputError, match="no image or video"):
+        execute([*asked, "--frames", str(empty)])
+    (empty / "bad.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="no frame of"):
+        execute([*asked, "--frames", str(empty)])
+    with pytest.raises(ConfigError, match="areas"):
+        execute([*asked, "--frames", str(empty), "--areas", "[9,3]"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuned_weights_remember_both_training_sets(tmp_path):
+    first, second = write_folder(tmp_path / "first", 12), write_folder(tmp_path / "second", 14)
+    network = ["model=sam_spl_t", *[f"model.{key}={value}" for key, value in TINY.items()]]
+    how = ["model.trunk_weights=null", "recipe=scratch", "trainer.epochs=1", "dataset.image_size=32"]
+    run = ["train", *network, *how, "--dataset", "custom"]
+    execute([*run, "--data_path", str(first), "--save_dir", str(tmp_path / "a")])
+    again = ["--weights", str(tmp_path / "a"), "--save_dir", str(tmp_path / "b")]
+    execute([*run, "--data_path", str(second), *again])
+    before, after = (read_weights(tmp_path / name).description["trained_on"] for name in "ab")
+    assert after["sets"]["custom, before"] == before["sets"]["custom"]
+    assert set(after["sets"]) == set(after["samples"]) == {"custom", "custom, before"}
+    execute([*run, "--data_path", str(second), "--resume", str(tmp_path / "b"), "--epochs", "2"])
+    assert read_weights(tmp_path / "b").description["trained_on"] == after
+
+
+def test_a_target_stays_in_its_whole_width_if_its_peak_is_above_the_threshold():
+    prob = np.zeros((20, 30), np.float32)
+    prob[4:9, 5:10], prob[6, 7] = 0.6, 0.95  # one that is sure,
+    prob[12:15, 20:24] = 0.8  # and one that is not
+    mask, number = _sure(Prediction(np.zeros((20, 30), np.uint8), prob, threshold=0.9))
+    expected = np.zeros((20, 30), bool)
+    expected[4:9, 5:10] = True
+    np.testing.assert_array_equal(mask, expected)
+    assert number == 1
+    low = _sure(Prediction(np.zeros((20, 30), np.uint8), prob, threshold=0.3))
+    np.testing.assert_array_equal(low[0], prob > 0.3)
+    assert low[1] == 2
+    assert _sure(Prediction(np.zeros((20, 30), np.uint8), 0 * prob))[1] == 0
