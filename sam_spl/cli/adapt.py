@@ -70,7 +70,8 @@ def adapt(config: AdaptConfig) -> None:
         seed=config.seed,
         overwrite=config.overwrite,
     )
-    print(f"{done.frames} frames; targets implanted into the last fifth of them, not trained on:")
+    print(f"{done.frames} frames, {done.kept} detections in them stayed targets")
+    print("targets implanted into the last fifth of the frames, which were not trained on:")
     for name, result in (("before", done.before), ("after", done.after)):
         scores = result.scores
         print(

@@ -114,7 +114,6 @@ def adapt(
         frames, kept = _take(
             words, folder / FRAMES, predictor if how.keep_detections else None, how.most_frames
         )
-    log.info("%d frames, %d detections in them stay targets", frames, kept)
     run = train(config)
     held_out = max(1, frames // 5)
     synthetic = config.dataset.synthetic | {"test": min(_TESTED, _EACH * held_out)}

@@ -47,6 +47,7 @@ def test_new_weights_see_what_the_old_ones_saw(tmp_path, frames, capsys, size):
     run = tmp_path / "run"
     execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), *QUICK])
     out = capsys.readouterr().out
+    assert "6 frames, " in out
     assert out.index("  before  IoU") < out.index("  after   IoU")
     assert f"use it with sam-spl predict --weights {run}" in out
 
