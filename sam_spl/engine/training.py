@@ -339,12 +339,21 @@ def _describe(
             "sets": data.training_lists,
             "samples": data.training_samples,
             "skipped": len(data.skipped),
+            **_held_out(config, data),
             **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
         },
         "settings": _settings(config),
         "selected_by": f"IoU on the {val} images" if val else "last epoch",
         "sam_spl": sam_spl.__version__,
     }
+
+
+def _held_out(config: TrainConfig, data: DataSet) -> dict[str, Any]:
+    """How the validation images were drawn from the training list; empty where the set has its own."""
+    share = config.trainer.val_share
+    if not share or not data.splits or any(split.val for split in data.splits.values()):
+        return {}
+    return {"held_out": {"share": share, "seed": config.seed}}
 
 
 #: Keys in which equal settings may differ: seed, paths, and how the work is organised.

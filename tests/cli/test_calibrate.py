@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sam_spl.cli.main import execute
+from sam_spl.engine import testing
 from sam_spl.errors import InputError
 from sam_spl.models.registry import build_model, built_from
 from sam_spl.predict.predictor import load_network
@@ -29,6 +30,7 @@ def test_weights_get_a_threshold_that_their_test_repeats(tmp_path, weights, caps
     out = capsys.readouterr().out
     target = tmp_path / "w-calibrated.safetensors"
     assert f"{target} states it" in out
+    assert "With 95 % confidence (one-sided) at most" in out and "is not covered" in out
     model, description = load_network(target)
     about = description["calibration"]
     assert description["threshold"] == about["threshold"]
@@ -46,13 +48,64 @@ def test_weights_get_a_threshold_that_their_test_repeats(tmp_path, weights, caps
     assert "of these weights: " in capsys.readouterr().out
 
 
-def test_images_that_trained_the_weights_promise_nothing(tmp_path, weights):
-    images = write_folder(tmp_path / "held_out", 12)
+def test_images_that_trained_the_weights_are_left_out(tmp_path, capsys, monkeypatch):
+    """And a set of nothing else is refused before anything is predicted."""
+    images = write_folder(
+        tmp_path / "mine", 12, lists={"train": [0, 1], "val": [2, 3, 4], "test": range(5, 12)}
+    )
     network = ["model=sam_spl_t", *[f"model.{key}={value}" for key, value in TINY.items()]]
     data = ["--dataset", "custom", "--data_path", str(images), "dataset.image_size=32"]
     how = ["model.trunk_weights=null", "recipe=scratch", "trainer.epochs=1"]
     execute(["train", *network, *data, *how, "--save_dir", str(tmp_path / "run")])
     asked = ["calibrate", str(tmp_path / "run"), "--dataset", str(images), "--budget", "0.5"]
-    with pytest.raises(InputError, match=r"^split: these weights were trained on images that are among"):
-        execute([*asked, "--split", "all"])
-    assert not (tmp_path / "run" / "best-calibrated.safetensors").exists()
+    execute([*asked, "--split", "all"])
+    told = capsys.readouterr().out
+    assert "note: 2 of the images were left out: these weights were trained on them" in told
+    assert "note: 3 of the images chose these weights" in told
+    about = load_network(tmp_path / "run/best-calibrated.safetensors")[1]["calibration"]
+    assert (about["images"], about["chose_weights"]) == (10, 3)
+    execute([*asked, "--split", "test"])
+    assert "note:" not in capsys.readouterr().out
+
+    monkeypatch.setattr(testing, "count", None)
+    with pytest.raises(InputError, match=r"^split: these weights were trained on all of the 2 train images"):
+        execute([*asked, "--split", "train"])
+    with pytest.raises(InputError, match=r"budget: 7 images without any false alarm promise 0\.348"):
+        execute(["calibrate", *asked[1:-1], "0.3", "--split", "test"])
+    with pytest.raises(InputError, match="cannot write"):
+        execute([*asked, "--split", "test", "--output", str(images)])
+
+
+def test_validation_images_that_training_drew_are_found_again(tmp_path, capsys):
+    images = write_folder(tmp_path / "mine", 12, lists={"train": range(10), "test": [10, 11]})
+    network = ["model=sam_spl_t", *[f"model.{key}={value}" for key, value in TINY.items()]]
+    data = [
+        "--dataset",
+        "custom",
+        "--data_path",
+        str(images),
+        "dataset.image_size=32",
+        "trainer.val_share=0.6",
+    ]
+    how = ["model.trunk_weights=null", "recipe=scratch", "trainer.epochs=1", "seed=3"]
+    execute(["train", *network, *data, *how, "--save_dir", str(tmp_path / "run")])
+    execute(["calibrate", str(tmp_path / "run"), "--dataset", str(images), "--budget", "0.5"])
+    assert "note: 6 of the images chose these weights" in capsys.readouterr().out
+
+
+def test_a_test_with_other_settings_says_that_the_promise_is_not_for_them(tmp_path, weights, capsys):
+    images = write_folder(tmp_path / "held_out", 12)
+    execute(["calibrate", str(weights), "--dataset", str(images), "--split", "all", "--budget", "0.5"])
+    target = tmp_path / "w-calibrated.safetensors"
+    about = load_network(target)[1]["calibration"]["settings"]
+    assert about == {"range": "full", "image_size": 64, "tile": None, "tta": False, "precision": "float32"}
+    assert "do not state what they were trained on" in capsys.readouterr().out
+    where = ["--dataset", "custom", "--data_path", str(images), "--split", "all", "--report", "0"]
+    asked = ["test", "--weights", str(target), *where, "--save_dir", str(tmp_path / "t")]
+    execute(asked)
+    told = capsys.readouterr().out
+    assert "calibrated with other settings" not in told
+    assert "the threshold of these weights was chosen on these images" in told
+    execute([*asked, "--image_size", "32", "--precision", "bf16"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "image_size 32 (there 64), precision bfloat16 (there float32). Its promise does not cover" in told
