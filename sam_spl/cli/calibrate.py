@@ -26,10 +26,12 @@ class CalibrateConfig:
     lists: str | None = None  # folder of the split lists, where there are several
     output: str | None = None  # file to write; null: WEIGHTS-calibrated.safetensors beside the weights
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    precision: str = "auto"  # auto | fp32 | tf32 | bf16 | fp16, as predict will compute
 
     def __post_init__(self) -> None:
         require(0 < self.budget < 1, "budget", self.budget, "must be a share of frames between 0 and 1")
         require_choice(self.split, "split", ("val", "test", "train", "all"))
+        require_choice(self.precision, "precision", ("auto", "fp32", "tf32", "bf16", "fp16"))
 
 
 def calibrate(config: CalibrateConfig) -> None:
@@ -50,7 +52,13 @@ def calibrate(config: CalibrateConfig) -> None:
     target = Path(config.output).expanduser() if config.output else None
     target = target or weights.with_name(f"{weights.stem}-calibrated.safetensors")
     done = calibrate_weights(
-        weights, dataset, split=config.split, budget=config.budget, device=config.device, target=target
+        weights,
+        dataset,
+        split=config.split,
+        budget=config.budget,
+        device=config.device,
+        precision=config.precision,
+        target=target,
     )
     found = done.found
     print(

@@ -25,12 +25,19 @@ class Calibrated:
 
 
 def calibrate_weights(
-    weights: Path, dataset: DatasetConfig, *, split: str, budget: float, device: str, target: Path
+    weights: Path,
+    dataset: DatasetConfig,
+    *,
+    split: str,
+    budget: float,
+    device: str,
+    precision: str,
+    target: Path,
 ) -> Calibrated:
     """Choose the threshold of weights and write them with it.
 
     Images are predicted as in testing: values over the full scale of 8 or 16 bits, the network's own input
-    size, whole frames, float32. The file states that with the threshold.
+    size, whole frames. The file states that with the threshold.
 
     Args:
         weights: a file of ours or of a published code.
@@ -38,6 +45,7 @@ def calibrate_weights(
         split: train, val, test or all.
         budget: share of frames that may have a false alarm.
         device: as for testing.
+        precision: as for prediction.
         target: file that is written.
 
     Raises:
@@ -52,7 +60,7 @@ def calibrate_weights(
     require_images(images.part.count, budget)
     require_writable(target)
     with distributed(device) as world, one_opencv_thread():
-        tested = testing.open_test(config, world.at("fp32"), images.part)
+        tested = testing.open_test(config, world.at(precision), images.part)
         counts = testing.count(tested)
     assert counts.curves is not None
     targets = sum(image.targets for image in counts.images(OWN))

@@ -22,19 +22,26 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from sam_spl.data.reading import as_image, decode, read_image
+from sam_spl.data.reading import as_image, decode, orientation, read_image, upright
 from sam_spl.errors import InputError
 from sam_spl.resize import Image
+from sam_spl.runtime import quiet_ffmpeg
 
 STACKS = (".tif", ".tiff")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".pnm", ".jp2", *STACKS)
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv")
+#: What marks a folder that predict wrote: a file and a folder. And the folders of its pictures, which are no
+#: inputs.
+SETTINGS, PARTS, PICTURES = "predict.json", "parts", ("masks", "overlays", "prob")
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "JPEG2000", "TIFF")
 _PERCENTILES = (0.1, 99.9)
 _LONGEST = 180  # bytes of one part of a name, of the 255 that file systems take
 _SUBFILE = 254  # tag of a page of TIFF; its first bit marks a smaller copy of another page
 _CODEC_COLOUR = 4  # levels that colours of a grey video may be from its green, by rounding in its codec
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # also what stands for broken UTF-8
+_FORMULA = ("=", "+", "-", "@")  # what spreadsheets take a cell for a formula by
 _FALLBACK_RATE = 25.0  # frames a second of a video that does not state it
 
 
@@ -180,7 +187,10 @@ def expected_frames(source: Source) -> int:
     """How many frames a file says that it holds: 1 of all that is no video."""
     if source.path.suffix.lower() not in VIDEOS or not source.path.is_file():
         return 1
-    capture = cv2.VideoCapture(str(source.path))
+    try:
+        capture = _capture(source.path)
+    except InputError:
+        return 1
     stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
     capture.release()
     return max(1, stated)
@@ -223,6 +233,20 @@ def natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), part) if k % 2 else (-1, part) for k, part in enumerate(parts)]
 
 
+def is_text(path: Path) -> bool:
+    """Whether a path is UTF-8, as files of other systems may not be."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(text: object) -> str:
+    """In one line that any console can show: names of files may hold line feeds, escapes and broken UTF-8."""
+    return _UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
 class _Names:
     """Names that are taken, in any case of letters: files, and folders that their frames or files are in."""
 
@@ -253,9 +277,12 @@ def _parents(name: str) -> list[str]:
 
 
 def _safe(file: str) -> str:
-    """A relative path for outputs: encodable, below its folder, no part too long or like an output file."""
+    """A relative path for outputs: of printable text, below its folder, no part too long or like an output
+    file. In a table it is one line, and no formula.
+    """
+    text = file.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     parts = []
-    for part in PurePosixPath(file.encode("utf-8", "surrogateescape").decode("utf-8", "replace")).parts:
+    for part in PurePosixPath(_CONTROL.sub("_", text)).parts:
         if part in ("/", "..", "."):
             continue
         if len(part.encode()) > _LONGEST:
@@ -264,7 +291,8 @@ def _safe(file: str) -> str:
         parts.append(part)
     # masks/a.png cannot be a file and a folder.
     folders = [f"{part}_" if part.lower().endswith((".png", ".npy", ".mp4")) else part for part in parts[:-1]]
-    return "/".join([*folders, *parts[-1:]]) or "_"
+    name = "/".join([*folders, *parts[-1:]]) or "_"
+    return f"_{name}" if name.startswith(_FORMULA) else name
 
 
 def _walk(root: Path, output: Path, problems: list[str]) -> Iterator[Path]:
@@ -273,7 +301,7 @@ def _walk(root: Path, output: Path, problems: list[str]) -> Iterator[Path]:
     if _within(own, os.path.realpath(root)) and own != os.path.realpath(root):
         written = [own]
     else:  # the input lies in the output folder: what predict writes there is left out
-        written = [os.path.join(own, name) for name in ("masks", "overlays", "prob")]
+        written = [os.path.join(own, name) for name in PICTURES]
     seen: set[str] = set()
 
     def tell(error: OSError) -> None:
@@ -285,7 +313,9 @@ def _walk(root: Path, output: Path, problems: list[str]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural)
+        earlier = PICTURES if SETTINGS in files and PARTS in folders else ()  # of a run into another folder
+        searched = (name for name in folders if not name.startswith(".") and name not in earlier)
+        folders[:] = sorted(searched, key=natural)
         for name in sorted(files, key=natural):
             path = os.path.join(folder, name)
             if name.startswith(".") or not name.lower().endswith((*IMAGES, *VIDEOS)):
@@ -307,6 +337,7 @@ def _read_images(source: Source, how: str, megapixels: float) -> Iterator[Frame]
     with header:
         _check_size(header.size, megapixels)
         pages, whole = _pages(header)
+        turned = orientation(header)
         if len(pages) > 1 and header.format == "TIFF":
             yield from _read_pages(source, header, pages, how, megapixels)
             if not whole:
@@ -316,7 +347,7 @@ def _read_images(source: Source, how: str, megapixels: float) -> Iterator[Frame]
         raise InputError(f"is animated ({len(pages)} frames). Save them as images or as a video")
     with _decoding("image"):
         try:
-            image, rule = to_unit(_stored(path), how)
+            image, rule = to_unit(upright(_stored(path), turned), how)
         except InputError as error:  # callers say the name
             raise InputError(str(error).removeprefix("image: ").replace(f"{path} ", "", 1)) from error
     yield Frame(source.name, None, image, path, rule)
@@ -395,7 +426,7 @@ def _check_size(size: tuple[int, int], megapixels: float) -> None:
 
 def _read_video(source: Source, how: str, megapixels: float) -> Iterator[Frame]:
     """The frames of a video, of 8 bits."""
-    capture = cv2.VideoCapture(str(source.path))
+    capture = _capture(source.path)
     try:
         if not capture.isOpened():
             raise InputError("is not a readable video (damaged, cut short, or of an unknown codec)")
@@ -416,6 +447,14 @@ def _read_video(source: Source, how: str, megapixels: float) -> Iterator[Frame]:
         raise InputError("is a video without a frame that can be read")
     if index < stated - max(2, stated // 100):  # containers state a few more than they hold
         raise InputError(f"ends after {index} of {stated} frames (cut short?)")
+
+
+def _capture(path: Path) -> cv2.VideoCapture:
+    """Open a video. What FFmpeg says of a damaged one is left out: callers say that it cannot be read."""
+    if not is_text(path):  # OpenCV would crash
+        raise InputError("has a name that is not UTF-8, by which a video cannot be opened. Rename it")
+    with quiet_ffmpeg():
+        return cv2.VideoCapture(str(path))
 
 
 def _decoded(read: Callable[[], tuple[bool, Any]]) -> Iterator[Image]:

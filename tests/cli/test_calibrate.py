@@ -26,7 +26,8 @@ def weights(tmp_path):
 
 def test_weights_get_a_threshold_that_their_test_repeats(tmp_path, weights, capsys):
     images = write_folder(tmp_path / "held_out", 12)
-    execute(["calibrate", str(weights), "--dataset", str(images), "--split", "all", "--budget", "0.5"])
+    images_of = ["--dataset", str(images), "--split", "all"]
+    execute(["calibrate", str(weights), *images_of, "--budget", "0.5", "--precision", "fp32"])
     out = capsys.readouterr().out
     target = tmp_path / "w-calibrated.safetensors"
     assert f"{target} states it" in out
@@ -95,7 +96,8 @@ def test_validation_images_that_training_drew_are_found_again(tmp_path, capsys):
 
 def test_a_test_with_other_settings_says_that_the_promise_is_not_for_them(tmp_path, weights, capsys):
     images = write_folder(tmp_path / "held_out", 12)
-    execute(["calibrate", str(weights), "--dataset", str(images), "--split", "all", "--budget", "0.5"])
+    images_of = ["--dataset", str(images), "--split", "all"]
+    execute(["calibrate", str(weights), *images_of, "--budget", "0.5", "--precision", "fp32"])
     target = tmp_path / "w-calibrated.safetensors"
     about = load_network(target)[1]["calibration"]["settings"]
     assert about == {"range": "full", "image_size": 64, "tile": None, "tta": False, "precision": "float32"}

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from sam_spl.data.reading import as_image, read_image
 from sam_spl.errors import InputError
-from sam_spl.predict.frames import Frame, Source, list_files, name_sources, natural, read, to_unit
+from sam_spl.predict.frames import (
+    Frame,
+    Source,
+    expected_frames,
+    list_files,
+    name_sources,
+    natural,
+    read,
+    shown,
+    to_unit,
+)
 from tests.conftest import write_palette_png
 
 GREY = np.random.default_rng(5).integers(0, 256, (40, 56), dtype=np.uint8)
@@ -126,6 +138,50 @@ def test_names_can_be_written_anywhere(tmp_path):
     assert "��" in names
 
 
+def test_names_of_outputs_are_one_line_and_no_formula(tmp_path):
+    """Spreadsheets run what begins so, and a line feed would end a row of the table for many tools."""
+    touch(
+        tmp_path,
+        "=1+1.png",
+        "+a.png",
+        "-a.png",
+        "@a.png",
+        "b/=c.png",
+        "a=b.png",
+        "new\nline.png",
+        "e\x1b.png",
+    )
+    names = named(tmp_path)
+    assert sorted(names) == ["_+a", "_-a", "_=1+1", "_@a", "a=b", "b/=c", "e_", "new_line"]
+    touch(tmp_path, "new_line.png", "_-a.png")
+    assert len({name.casefold() for name in named(tmp_path)}) == 10
+
+
+def test_names_that_are_no_text_stay_apart_and_a_video_of_such_a_name_is_refused(tmp_path):
+    for name in (b"\xff.png", b"\xfe.png", b"\xff.mp4"):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as stream:
+            stream.write(cv2.imencode(".png", GREY)[1].tobytes())
+    files, _ = list_files([str(tmp_path)], tmp_path / "out")
+    sources = name_sources(files, {})
+    assert len({source.name for source in sources}) == 3
+    assert all(shown(source.name) == source.name for source in sources)
+    stills = [source for source in sources if source.path.suffix == ".png"]
+    for source in stills:
+        np.testing.assert_array_equal(next(read(source)).image, GREY)
+    (film,) = (source for source in sources if source not in stills)
+    with pytest.raises(InputError, match="not UTF-8, by which a video cannot be opened"):
+        list(read(film))
+    assert expected_frames(film) == 1
+
+
+def test_pictures_of_a_run_into_another_folder_are_no_input(tmp_path):
+    touch(tmp_path, "a.png", "found/masks/a.png", "found/overlays/v.mp4", "found/prob/a.png", "found/b.png")
+    assert len(named(tmp_path)) == 5
+    touch(tmp_path, "found/predict.json", "found/parts/0.jsonl")
+    assert named(tmp_path) == ["a", "found/b"]
+    assert named(tmp_path / "found/masks") == ["a"]  # unless they are asked for
+
+
 def test_what_the_output_folder_holds_is_no_input(tmp_path):
     touch(tmp_path, "a.png", "out/masks/a.png", "out/own.png", "masks/a.png", "deep/a.png")
     (tmp_path / "deep/link.png").symlink_to(tmp_path / "out/own.png")
@@ -163,6 +219,27 @@ def test_palettes_and_alpha_are_read(tmp_path):
     PIL.Image.fromarray(np.dstack([COLOUR, GREY])).save(tmp_path / "alpha.png")
     (frame,) = frames(tmp_path / "alpha.png")
     np.testing.assert_array_equal(frame.image, COLOUR)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_exif_says(suffix, orientation, tmp_path):
+    """As every program shows it. Pillow's own rule is the reference."""
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"a{suffix}"
+    PIL.Image.fromarray(COLOUR).save(path, exif=exif, **({"lossless": True} if suffix == ".webp" else {}))
+    with PIL.Image.open(path) as image:
+        expected = np.asarray(PIL.ImageOps.exif_transpose(image))
+    (frame,) = frames(path)
+    for found in (frame.image, as_image(path)):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found.astype(int), expected, atol=8 if suffix == ".jpg" else 0)
+
+
+def test_an_exif_entry_that_is_damaged_turns_nothing(tmp_path):
+    PIL.Image.fromarray(GREY).save(tmp_path / "a.png", exif=b"Exif\0\0nothing of TIFF")
+    np.testing.assert_array_equal(frames(tmp_path / "a.png")[0].image, GREY)
 
 
 def test_values_get_to_0_and_1_by_the_rule_that_is_asked_for():
@@ -321,6 +398,31 @@ def test_animated_files_are_refused(suffix, tmp_path):
     pages[0].save(path, save_all=True, append_images=pages[1:])
     with pytest.raises(InputError, match=r"is animated \(3 frames\)"):
         frames(path)
+
+
+READ = """
+import sys
+from pathlib import Path
+from sam_spl.errors import InputError
+from sam_spl.predict.frames import Source, read
+for path in map(Path, sys.argv[1:]):
+    try:
+        print(len(list(read(Source(path, path.name, path.stem)))))
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_libraries_say_nothing_of_a_damaged_video_themselves(tmp_path, command):
+    """In a process of its own: FFmpeg is told at its first use."""
+    path = video(tmp_path / "v.mp4", 20)
+    data = path.read_bytes()
+    (tmp_path / "half.mp4").write_bytes(data[: len(data) // 2])
+    (tmp_path / "hole.mp4").write_bytes(data[:200] + bytes(400) + data[600:])
+    (tmp_path / "tail.mp4").write_bytes(data[:4] + data[8:])
+    done = command(sys.executable, "-c", READ, *sorted(tmp_path.iterdir()))
+    assert done.stderr == ""
+    assert done.stdout.count("is not a readable video") >= 2 and done.stdout.endswith("20\n")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
