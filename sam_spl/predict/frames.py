@@ -10,9 +10,10 @@ import re
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -99,7 +100,7 @@ def list_files(words: Sequence[str], output: Path) -> tuple[dict[Path, str], lis
     Args:
         words: files, folders (searched with all that is below) and glob patterns. A word that exists is
             taken as it is, whatever marks its name holds.
-        output: folder whose content is never an input.
+        output: folder whose content is no input, but for files of it that are named.
 
     Returns:
         Absolute path -> path relative to what was named: to the folder or the folder of the file, or to what
@@ -112,7 +113,7 @@ def list_files(words: Sequence[str], output: Path) -> tuple[dict[Path, str], lis
     found: dict[Path, None] = {}
     bases: list[Path] = []
     for word in words:
-        matches = [word] if os.path.lexists(word) else sorted(glob.glob(word, recursive=True), key=natural)
+        matches = [word] if os.path.lexists(word) else _matching(word, output, problems)
         if not matches:
             raise InputError(f"input: there is no file, folder or pattern {word!r} (in {Path.cwd()}).")
         alone = len(words) == 1 and matches == [word]
@@ -295,8 +296,43 @@ def _safe(file: str) -> str:
     return f"_{name}" if name.startswith(_FORMULA) else name
 
 
-def _walk(root: Path, output: Path, problems: list[str]) -> Iterator[Path]:
-    """Images and videos below a folder, in order, without hidden files and without what predict wrote."""
+def _matching(pattern: str, output: Path, problems: list[str]) -> list[str]:
+    """The files and folders that a pattern means; below ``**``, the files.
+
+    ``**`` follows links as the search of a folder does: into each folder once. Python's own goes round in
+    circles of links.
+    """
+    parts = pattern.split("/")
+    if "**" not in parts:
+        written = [os.path.join(os.path.realpath(output), name) for name in PICTURES]
+        found = [match for match in glob.glob(pattern) if not _within_any(os.path.realpath(match), written)]
+        return sorted(found, key=natural)
+    first = parts.index("**")
+    roots = glob.glob("/".join(parts[:first]) or "/") if first else [""]
+    matches = []
+    for root in (Path(root) for root in sorted(roots, key=natural) if os.path.isdir(root or ".")):
+        for file in _walk(root, output, problems, every=parts[-1] != "**"):
+            names = file.relative_to(root).parts
+            of = next((k for k in range(1, len(names) + 1) if _match(names[:k], parts[first:])), 0)
+            if of == len(names) or (of and _has_frames(names[-1])):  # the file, or a folder that holds it
+                matches.append(str(file))
+    return matches
+
+
+def _match(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a pattern; ``**`` stands for any number of parts."""
+    if not patterns or not names:
+        return not names and all(pattern == "**" for pattern in patterns)
+    if patterns[0] == "**":
+        return _match(names, patterns[1:]) or _match(names[1:], patterns)
+    return fnmatch(names[0], patterns[0]) and _match(names[1:], patterns[1:])
+
+
+def _walk(root: Path, output: Path, problems: list[str], *, every: bool = False) -> Iterator[Path]:
+    """Images and videos below a folder, in order, without hidden files and without what predict wrote.
+
+    ``every``: all files.
+    """
     own = os.path.realpath(output)
     if _within(own, os.path.realpath(root)) and own != os.path.realpath(root):
         written = [own]
@@ -309,7 +345,7 @@ def _walk(root: Path, output: Path, problems: list[str]) -> Iterator[Path]:
 
     for folder, folders, files in os.walk(root, followlinks=True, onerror=tell):
         real = os.path.realpath(folder)
-        if real in seen or any(_within(real, one) for one in written):
+        if real in seen or _within_any(real, written):
             folders.clear()
             continue
         seen.add(real)
@@ -318,10 +354,18 @@ def _walk(root: Path, output: Path, problems: list[str]) -> Iterator[Path]:
         folders[:] = sorted(searched, key=natural)
         for name in sorted(files, key=natural):
             path = os.path.join(folder, name)
-            if name.startswith(".") or not name.lower().endswith((*IMAGES, *VIDEOS)):
+            if name.startswith(".") or not (every or _has_frames(name)):
                 continue
-            if not os.path.islink(path) or not any(_within(os.path.realpath(path), one) for one in written):
+            if not os.path.islink(path) or not _within_any(os.path.realpath(path), written):
                 yield Path(path)
+
+
+def _has_frames(name: str) -> bool:
+    return name.lower().endswith((*IMAGES, *VIDEOS))
+
+
+def _within_any(path: str, folders: Iterable[str]) -> bool:
+    return any(_within(path, folder) for folder in folders)
 
 
 def _within(path: str, folder: str) -> bool:
@@ -407,7 +451,7 @@ def _decoding(kind: str) -> Iterator[None]:
     except InputError:
         raise
     except PIL.UnidentifiedImageError as error:
-        raise InputError(f"is not a readable {kind} (damaged?)") from error
+        raise InputError(f"is not a readable {kind} (damaged, or of an unknown kind)") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError(f"is not a readable {kind} ({reason})") from error

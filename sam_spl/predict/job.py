@@ -84,7 +84,9 @@ def predict(config: PredictConfig) -> None:
                 with ended_like_interrupted():
                     done = _wait(folder, world, run.predict(share))
             except KeyboardInterrupt:
-                until = Record(folder).join(track=config.track).frames if world.main else 0
+                if not world.main:
+                    raise
+                until = Record(folder).join(track=config.track).frames
                 raise KeyboardInterrupt(
                     f"the tables hold the {until} frames that are done, the same command goes on from here."
                 ) from None

@@ -232,7 +232,7 @@ def test_what_cannot_be_read_is_named_counted_and_skipped(network, tmp_path, cap
     said = capsys.readouterr()
     for name, why in {
         "empty.png": "is empty",
-        "bad.jpg": "is not a readable image (damaged?)",
+        "bad.jpg": "is not a readable image (damaged, or of an unknown kind)",
         "bomb.png": "states 60000x60000 pixels, above the limit of 150 million",
         "pipe.png": "is not a regular file",
         "moving.gif": "is animated (3 frames)",

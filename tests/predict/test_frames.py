@@ -192,6 +192,26 @@ def test_what_the_output_folder_holds_is_no_input(tmp_path):
     assert named(tmp_path / "out", output=tmp_path) == ["own", "masks/a"]
 
 
+def test_patterns_find_what_the_search_of_a_folder_finds(tmp_path, monkeypatch):
+    """Each file once where links lead in circles, and none of predict's pictures."""
+    touch(tmp_path, "a.png", "b/x1.png", "b/x2.tif", "b/c/x3.png", "b/.h/x4.png", "out/masks/x5.png", "n.txt")
+    for name in ("b/up", "b/c/top"):
+        (tmp_path / name).symlink_to(tmp_path)  # two circles: 2^40 ways round
+    out = tmp_path / "out"
+    assert named(f"{tmp_path}/**/*.png", output=out) == ["a", "b/x1", "b/c/x3"]
+    assert named(f"{tmp_path}/**/x?.*", output=out) == ["x1", "x2", "c/x3"]  # of what they have in common
+    assert named(f"{tmp_path}/b/**", output=out) == ["x1", "x2", "c/x3", "c/top/a"]
+    assert named(f"{tmp_path}/**/c", output=out) == ["x3"]
+    assert named(f"{tmp_path}/*/**/c/*", output=out) == ["x3", "top/a"]
+    assert named(f"{tmp_path}/b/*.png", output=out) == ["x1"]
+    monkeypatch.chdir(tmp_path)
+    assert named("**/*.png", output=out) == ["a", "b/x1", "b/c/x3"]
+    assert named("**/n.txt", output=out) == ["n"]  # said to be no image, later
+    with pytest.raises(InputError, match="no file, folder or pattern"):
+        named(f"{tmp_path}/out/masks/*.png", output=out)
+    assert named(f"{tmp_path}/out/masks/*.png", output=tmp_path / "other") == ["x5"]
+
+
 def test_natural_order():
     names = ["f10", "f2", "f1b", "f", "10", "9", "f02"]
     assert sorted(names, key=natural) == ["9", "10", "f", "f1b", "f02", "f2", "f10"]
@@ -353,7 +373,7 @@ def test_a_video_cut_short_keeps_what_can_be_read(tmp_path):
     ("name", "content", "message"),
     [
         ("a.png", b"", "is empty"),
-        ("a.png", b"nothing of an image", r"is not a readable image \(damaged\?\)"),
+        ("a.png", b"nothing of an image", r"is not a readable image \(damaged, or of"),
         ("a.gif", b"GIF89a", "is not a readable image"),
         ("a.tif", b"II*\0\xff\xff\xff\xff", "is not a readable image"),
         ("a.mp4", b"nothing of a video", "is not a readable video"),
