@@ -25,17 +25,15 @@ from sam_spl.models.registry import channels_of
 from sam_spl.predict.compiled import compiled
 from sam_spl.predict.config import PredictConfig, side
 from sam_spl.predict.detections import Detection
-from sam_spl.predict.frames import (
+from sam_spl.predict.frames import Frame, expected_frames, read
+from sam_spl.predict.inputs import (
     PARTS,
     SETTINGS,
     VIDEOS,
-    Frame,
     Source,
-    expected_frames,
     is_text,
     list_files,
     name_sources,
-    read,
     shown,
 )
 from sam_spl.predict.outputs import WRITTEN, Pictures, output_folder, remove

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from sam_spl.errors import InputError
 from sam_spl.files import atomic, lock, write_text
 from sam_spl.predict.detections import Detection
-from sam_spl.predict.frames import PARTS, PICTURES, SETTINGS, Frame
+from sam_spl.predict.frames import Frame
+from sam_spl.predict.inputs import PARTS, PICTURES, SETTINGS
 from sam_spl.predict.predictor import Prediction
 from sam_spl.predict.record import COCO, TABLE
 from sam_spl.report.render import marked, write_png

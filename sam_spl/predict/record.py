@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from sam_spl.errors import InputError
 from sam_spl.files import atomic
 from sam_spl.predict.detections import Detection
-from sam_spl.predict.frames import PARTS, Frame, Source
+from sam_spl.predict.frames import Frame
+from sam_spl.predict.inputs import PARTS, Source
 from sam_spl.predict.tracking import Tracker
 
 TABLE, COCO = "detections.csv", "detections.json"

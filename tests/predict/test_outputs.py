@@ -13,7 +13,8 @@ import pytest
 
 from sam_spl.errors import InputError
 from sam_spl.predict.detections import Detection
-from sam_spl.predict.frames import PARTS, SETTINGS, Frame, Source, read
+from sam_spl.predict.frames import Frame, read
+from sam_spl.predict.inputs import PARTS, SETTINGS, Source
 from sam_spl.predict.outputs import Pictures, output_folder, remove
 from sam_spl.predict.predictor import Prediction
 from sam_spl.predict.record import COCO, TABLE, Part, Record, stamp_of
