@@ -27,6 +27,8 @@ class CalibrateConfig:
     output: str | None = None  # file to write; null: WEIGHTS-calibrated.safetensors beside the weights
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     precision: str = "auto"  # auto | fp32 | tf32 | bf16 | fp16, as predict will compute
+    train_size: int | None = None  # of published DATransNet weights: 256, for IRSTD-1k 512
+    model: str | None = None  # module:Class, where the weights' network is your own
 
     def __post_init__(self) -> None:
         require(0 < self.budget < 1, "budget", self.budget, "must be a share of frames between 0 and 1")
@@ -40,6 +42,7 @@ def calibrate(config: CalibrateConfig) -> None:
 
     from sam_spl.data.config import DatasetConfig
     from sam_spl.engine.calibration import calibrate_weights
+    from sam_spl.engine.config import TestConfig
     from sam_spl.weights.formats import find_weights
 
     folder = Path(config.dataset).expanduser()
@@ -51,15 +54,18 @@ def calibrate(config: CalibrateConfig) -> None:
     weights = find_weights(config.weights)
     target = Path(config.output).expanduser() if config.output else None
     target = target or weights.with_name(f"{weights.stem}-calibrated.safetensors")
-    done = calibrate_weights(
-        weights,
-        dataset,
+    test = TestConfig(
+        weights=str(weights),
+        dataset=dataset,
         split=config.split,
-        budget=config.budget,
         device=config.device,
         precision=config.precision,
-        target=target,
+        train_size=config.train_size,
+        model=config.model,
+        report=0,
+        overlays=0,
     )
+    done = calibrate_weights(test, budget=config.budget, target=target)
     found = done.found
     print(
         f"threshold {found.threshold:.5f}: {found.alarmed} of {found.images} images have a false alarm, "

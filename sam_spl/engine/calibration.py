@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sam_spl.data.config import DatasetConfig
 from sam_spl.data.held_out import HeldOut, held_out
 from sam_spl.engine import testing
 from sam_spl.engine.config import TestConfig
@@ -24,43 +23,27 @@ class Calibrated:
     images: HeldOut
 
 
-def calibrate_weights(
-    weights: Path,
-    dataset: DatasetConfig,
-    *,
-    split: str,
-    budget: float,
-    device: str,
-    precision: str,
-    target: Path,
-) -> Calibrated:
+def calibrate_weights(config: TestConfig, *, budget: float, target: Path) -> Calibrated:
     """Choose the threshold of weights and write them with it.
 
     Images are predicted as in testing: values over the full scale of 8 or 16 bits, the network's own input
     size, whole frames. The file states that with the threshold.
 
     Args:
-        weights: a file of ours or of a published code.
-        dataset: whose images it is chosen on. Those that the weights were trained on are left out.
-        split: train, val, test or all.
+        config: of a test of the weights on these images. Those that the weights were trained on are left out.
         budget: share of frames that may have a false alarm.
-        device: as for testing.
-        precision: as for prediction.
         target: file that is written.
 
     Raises:
         InputError: all of the images are training images, or it cannot be known which are; they are too few;
             or files are not what they should be.
     """
-    config = TestConfig(
-        weights=str(weights), dataset=dataset, split=split, device=device, report=0, overlays=0
-    )
-    read = read_weights(weights)
-    images = held_out(dataset, split, read.description, seed=config.seed)
+    read = read_weights(config.weights)
+    images = held_out(config.dataset, config.split, read.description, seed=config.seed)
     require_images(images.part.count, budget)
     require_writable(target)
-    with distributed(device) as world, one_opencv_thread():
-        tested = testing.open_test(config, world.at(precision), images.part)
+    with distributed(config.device) as world, one_opencv_thread():
+        tested = testing.open_test(config, world.at(config.precision), images.part)
         counts = testing.count(tested)
     assert counts.curves is not None
     targets = sum(image.targets for image in counts.images(OWN))
@@ -69,7 +52,7 @@ def calibrate_weights(
         "confidence": CONFIDENCE,
         "dataset": images.data.title,
         "lists": images.data.lists,
-        "split": split,
+        "split": config.split,
         "fingerprint": images.part.fingerprint,
         "chose_weights": images.chose,
         "settings": {
