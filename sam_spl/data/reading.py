@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,13 @@ def orientation(header: PIL.Image.Image) -> int:
     return 1
 
 
+def _orientation_in(path: str | Path) -> int:
+    # Some files that OpenCV reads are none for Pillow, and of large ones it warns.
+    with suppress(Exception), warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as header:
+        return orientation(header)
+    return 1
+
+
 def upright(image: Image, orientation: int) -> Image:
     """An image as stored, (H, W) or (H, W, 3), turned and mirrored as EXIF says."""
     if orientation >= 5:
@@ -114,9 +122,7 @@ def as_image(image: Any) -> Image:
         InputError: not readable as an image, or another mode or kind of array.
     """
     if isinstance(image, str | Path):
-        stored = read_image(Path(image))
-        with PIL.Image.open(image) as header:
-            return upright(stored, orientation(header))
+        return upright(read_image(Path(image)), _orientation_in(image))
     return _grey_if_grey(
         as_array(_of_pil(image) if isinstance(image, PIL.Image.Image) else np.asarray(image))
     )
