@@ -36,13 +36,33 @@ def atomic(path: str | Path) -> Iterator[Path]:
         # torch.save answers a full disk with a RuntimeError of its own.
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise InputError(
-            f"cannot write {path}: {reason}. Choose a folder that can be written, with free space."
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: str | Path) -> None:
+    """See that a file can be written, before the work that its content takes.
+
+    Raises:
+        InputError: its folder cannot be written, or its name is a folder's.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(21, os.strerror(21))
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+    return InputError(f"cannot write {path}: {reason}. Choose a folder that can be written, with free space.")
 
 
 def write_text(path: str | Path, text: str) -> None:

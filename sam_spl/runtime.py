@@ -6,6 +6,8 @@ import ctypes
 import gc
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -152,6 +154,23 @@ def distributed(device: str, *, use_ddp: bool = False, deterministic: bool = Fal
 
 
 @contextmanager
+def ended_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, by which systems and schedulers end a process, do what Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which takes signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def one_opencv_thread() -> Iterator[None]:
     """Let OpenCV work in one thread: images are small, and loader processes share the cores."""
     before = cv2.getNumThreads()
@@ -160,6 +179,21 @@ def one_opencv_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
+
+
+@contextmanager
+def quiet_ffmpeg() -> Iterator[None]:
+    """Open a video without what OpenCV and FFmpeg write to the console about a damaged one.
+
+    FFmpeg stays quiet from the first use on, unless ``OPENCV_FFMPEG_LOGLEVEL`` says otherwise.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
 
 
 def place(module: nn.Module, device: torch.device) -> nn.Module:

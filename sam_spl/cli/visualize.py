@@ -51,7 +51,8 @@ def visualize(config: VisualizeConfig) -> None:
     from pathlib import Path
 
     from sam_spl.data.reading import read_mask
-    from sam_spl.predict.frames import Source, read
+    from sam_spl.predict.frames import read
+    from sam_spl.predict.inputs import Source
     from sam_spl.predict.predictor import load
     from sam_spl.predict.visualize import visualize as look
     from sam_spl.report.maps import save_plate

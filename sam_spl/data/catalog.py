@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,25 @@ class Part:
         count: number of images.
         fingerprint: SHA-256 of the list of names; None for generated images.
         open: makes the source.
+        items: the images; none of generated ones.
     """
 
     role: str
     count: int
     fingerprint: str | None
     open: Callable[[], Source]
+    items: tuple[Item, ...] = ()
+
+    @property
+    def files(self) -> set[Path]:
+        """The image files."""
+        return {item.image for item in self.items}
+
+    def without(self, files: Collection[Path]) -> Part:
+        """The part without some image files."""
+        if not self.files & set(files):
+            return self
+        return _part(self.role, tuple(item for item in self.items if item.image not in files))
 
 
 @dataclass(frozen=True)
@@ -261,7 +274,7 @@ def _drawn(item: Item) -> bytes:
 
 
 def _part(role: str, items: tuple[Item, ...]) -> Part:
-    return Part(role, len(items), fingerprint(items), lambda: FolderSource(items))
+    return Part(role, len(items), fingerprint(items), lambda: FolderSource(items), items)
 
 
 def groups_of(config: DatasetConfig, names: Sequence[str]) -> list[str] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from sam_spl.errors import InputError
 from sam_spl.resize import Image, Mask
 
+_ORIENTATION = 274  # tag of EXIF
 _ROUNDING = 1e-4  # by which resized floats may leave [0, 1]
 
 
@@ -68,12 +71,45 @@ def decode(path: Path) -> NDArray[Any]:
     return image
 
 
+def orientation(header: PIL.Image.Image) -> int:
+    """How EXIF says that an image is to be shown, 1 (as it is stored) to 8, without decoding the image.
+
+    1 for TIFF, which decoders turn themselves, and where the entry cannot be read.
+    """
+    if header.format == "TIFF":
+        return 1
+    with suppress(Exception):  # whatever a damaged entry raises
+        # Of PNG files Pillow's own method would decode the image, in search of an entry behind it.
+        found = PIL.Image.Image.getexif(header).get(_ORIENTATION, 1)
+        return found if found in range(1, 9) else 1
+    return 1
+
+
+def _orientation_in(path: str | Path) -> int:
+    # Some files that OpenCV reads are none for Pillow, and of large ones it warns.
+    with suppress(Exception), warnings.catch_warnings(action="ignore"), PIL.Image.open(path) as header:
+        return orientation(header)
+    return 1
+
+
+def upright(image: Image, orientation: int) -> Image:
+    """An image as stored, (H, W) or (H, W, 3), turned and mirrored as EXIF says."""
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    down = orientation in (3, 4, 7, 8)
+    across = orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(image[:: -1 if down else 1, :: -1 if across else 1])
+
+
 def as_image(image: Any) -> Image:
     """Any image in the form that data sets have: equal for a path, a PIL image and an array of equal values.
 
     PIL and OpenCV, which reads paths, do not always decode a file to equal values: PIL keeps 8 of the 16
     bits of colour files, and the two convert some colour spaces differently. Files of floats are taken as
     PIL images and arrays only.
+
+    An image file whose EXIF entry says so is turned, as programs show it. PIL images and arrays are taken as
+    they are, and data sets as they are stored, since their masks are.
 
     Args:
         image: an image file's path; a PIL image of mode 1, L, LA, P, PA, RGB, RGBA, I, I;16 or F; or what
@@ -86,7 +122,7 @@ def as_image(image: Any) -> Image:
         InputError: not readable as an image, or another mode or kind of array.
     """
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        return upright(read_image(Path(image)), _orientation_in(image))
     return _grey_if_grey(
         as_array(_of_pil(image) if isinstance(image, PIL.Image.Image) else np.asarray(image))
     )

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from sam_spl.errors import InputError
 from sam_spl.predict.detections import Detection
-from sam_spl.predict.frames import Source, read
+from sam_spl.predict.frames import read
+from sam_spl.predict.inputs import Source
 from sam_spl.predict.predictor import Prediction, Predictor
 from sam_spl.predict.record import COLUMNS as TABLE
 from sam_spl.report.render import marked

@@ -23,7 +23,8 @@ from sam_spl.engine.training import train
 from sam_spl.errors import InputError
 from sam_spl.files import atomic
 from sam_spl.models.registry import ModelConfig
-from sam_spl.predict.frames import Frame, expected_frames, list_files, name_sources, read
+from sam_spl.predict.frames import Frame, expected_frames, read
+from sam_spl.predict.inputs import list_files, name_sources
 from sam_spl.predict.predictor import Prediction, Predictor, load
 from sam_spl.results.folder import Result
 from sam_spl.runtime import one_opencv_thread

@@ -22,7 +22,7 @@ from sam_spl.engine.config import TestConfig
 from sam_spl.engine.evaluator import evaluate, usual_batch
 from sam_spl.errors import ConfigError
 from sam_spl.metrics import DatasetCounts, Protocol, protocols_named, scores
-from sam_spl.metrics.calibration import at_threshold
+from sam_spl.metrics.calibration import at_threshold, unlike
 from sam_spl.metrics.curves import levels, probabilities
 from sam_spl.models.registry import channels_of
 from sam_spl.predict.compiled import compiled
@@ -142,8 +142,13 @@ class OpenTest:
         return Sample(self.source.name(index), image, mask, level)
 
 
-def open_test(config: TestConfig, world: World) -> OpenTest:
+def open_test(config: TestConfig, world: World, part: Part | None = None) -> OpenTest:
     """Find weights and images, and see that they go together.
+
+    Args:
+        config: of the test.
+        world: this process.
+        part: the images; None for those that the configuration asks for.
 
     Raises:
         ConfigError: as :func:`test`.
@@ -162,7 +167,8 @@ def open_test(config: TestConfig, world: World) -> OpenTest:
     if data.identity.mismatch and world.main:
         log.warning("WRONG DATA SET? %s", data.identity.mismatch)
     trained_on = description.get("trained_on")
-    part = data.part_to_test(trained_on) if config.split == "auto" else data.part(config.split)
+    if part is None:
+        part = data.part_to_test(trained_on) if config.split == "auto" else data.part(config.split)
     title = Path(data.where).name if config.dataset.name == "custom" else config.dataset.name
     folder = test_folder(weights, title, data.lists, part.role, image_size, _only(config, data))
     if config.output_dir is not None:
@@ -229,6 +235,9 @@ def _write(tested: OpenTest, counts: DatasetCounts) -> Result:
         text = "{threshold:.5f}, of these weights: {detected} targets found, {alarms_per_frame:.3f} false "
         text += "alarms a frame, any in {alarmed:.1%} of frames"
         about.append(("threshold", text.format(**told)))
+        now = {"image_size": tested.image_size, "precision": tested.world.precision_name}
+        if differing := unlike(tested.description.get("calibration", {}), now):
+            about.append(("note", differing))
     order = worst(counts)
 
     def sample(position: int) -> Sample:
@@ -343,4 +352,7 @@ def seen(tested: OpenTest) -> list[str]:
         found.append("these weights were trained on images that are among the tested ones")
     if "TEST" in str(description.get("selected_by", "")).upper():
         found.append("these weights were chosen on the test images (trainer.selection=test)")
+    calibrated = description.get("calibration", {}).get("fingerprint")
+    if calibrated is not None and calibrated == tested.part.fingerprint:
+        found.append("the threshold of these weights was chosen on these images")
     return found

@@ -344,6 +344,7 @@ def _describe(
             "sets": _joined(before.get("sets", {}), data.training_lists),
             "samples": _joined(before.get("samples", {}), data.training_samples),
             "skipped": len(data.skipped),
+            **_held_out(config, data),
             **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
         },
         "settings": _settings(config),
@@ -367,6 +368,14 @@ def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
     """Both tables; where they differ under a name, what was before has another one."""
     kept = {title if now.get(title, of) == of else f"{title}, before": of for title, of in before.items()}
     return {**kept, **now}
+
+
+def _held_out(config: TrainConfig, data: DataSet) -> dict[str, Any]:
+    """How the validation images were drawn from the training list; empty where the set has its own."""
+    share = config.trainer.val_share
+    if not share or not data.splits or any(split.val for split in data.splits.values()):
+        return {}
+    return {"held_out": {"share": share, "seed": config.seed}}
 
 
 #: Keys in which equal settings may differ: seed, paths, and how the work is organised.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class Calibration:
             :data:`CONFIDENCE`, on frames of the kind of these images.
         images: how many it was chosen on.
         alarmed: of them, with a false alarm at this or a higher threshold.
-        bound: exact upper bound of the share, at most the budget.
+        bound: exact one-sided upper bound of the share, at most the budget.
         alarms_per_frame: false alarms over images, at the threshold. Measured, not promised: a mean of
             counts without a largest one has no exact bound.
         detected: targets found at the threshold.
@@ -47,11 +48,13 @@ class Calibration:
 def calibrate(curves: NDArray[Any], targets: int, budget: float) -> Calibration:
     """The lowest threshold at which the share of frames with a false alarm is bounded by the budget.
 
-    A frame is alarmed at a threshold if it has a false alarm there or at any higher one, so that the share
-    falls with the threshold. The threshold is then an order statistic of the frames: it is too low only if at
-    most k of n independent frames are alarmed where each is with a probability above the budget, and k is the
-    largest number whose binomial probability is at most 5 %. This is the bound of Clopper and Pearson, and
-    choosing among thresholds costs nothing (as fixed-sequence testing).
+    A false alarm is a predicted region that is no target's: matched one to one, centroids of a target and its
+    region are nearer than 3 pixels (:mod:`sam_spl.metrics.target`). A frame is alarmed at a threshold if it
+    has a false alarm there or at any higher one, so that the share falls with the threshold. The threshold is
+    then an order statistic of the frames: it is too low only if at most k of n independent frames are alarmed
+    where each is with a probability above the budget, and k is the largest number whose binomial probability
+    is at most 5 %. This is the bound of Clopper and Pearson, and choosing among thresholds costs nothing (as
+    fixed-sequence testing).
 
     Args:
         curves: (images, 200, 5) counts, as :class:`~sam_spl.metrics.dataset_counts.DatasetCounts` has them.
@@ -64,13 +67,8 @@ def calibrate(curves: NDArray[Any], targets: int, budget: float) -> Calibration:
     """
     alarms = curves[..., CURVE_FIELDS.index("predictions")] - curves[..., CURVE_FIELDS.index("detected")]
     images = len(alarms)
+    require_images(images, budget)
     most = allowed(images, budget)
-    if most < 0:
-        best, needed = 1 - (1 - CONFIDENCE) ** (1 / max(images, 1)), images_for(budget)
-        raise InputError(
-            f"budget: {images} images without any false alarm promise {best:.3f} of frames at best, not "
-            f"{budget:g}, which takes {needed} images. Give more images or a larger budget."
-        )
     alarmed = (np.maximum.accumulate(alarms[:, ::-1] > 0, axis=1)[:, ::-1]).sum(0)  # (200,), falling
     fit = np.flatnonzero(alarmed <= most)
     if not len(fit):
@@ -90,6 +88,39 @@ def calibrate(curves: NDArray[Any], targets: int, budget: float) -> Calibration:
         detected=int(curves[:, step, CURVE_FIELDS.index("detected")].sum()),
         targets=targets,
     )
+
+
+def require_images(images: int, budget: float) -> None:
+    """See that so many images can promise a budget at all.
+
+    Raises:
+        InputError: not even without any false alarm.
+    """
+    if allowed(images, budget) < 0:
+        best, needed = 1 - (1 - CONFIDENCE) ** (1 / max(images, 1)), images_for(budget)
+        raise InputError(
+            f"budget: {images} images without any false alarm promise {best:.3f} of frames at best, not "
+            f"{budget:g}, which takes {needed} images. Give more images or a larger budget."
+        )
+
+
+def unlike(calibration: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """In one sentence, which settings differ from those that a promise is for; None where none does.
+
+    Args:
+        calibration: of a weights file's description.
+        now: some of its ``settings`` as they are in this use.
+    """
+    of = calibration.get("settings", {})
+    differing = [key for key, value in now.items() if key in of and of[key] != value]
+    if not differing:
+        return None
+    shown = ", ".join(f"{key} {_named(now[key])} (there {_named(of[key])})" for key in differing)
+    return f"the threshold was calibrated with other settings: {shown}. Its promise does not cover these"
+
+
+def _named(value: Any) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def at_threshold(curves: NDArray[Any], threshold: float) -> dict[str, float]:

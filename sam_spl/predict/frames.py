@@ -1,20 +1,15 @@
-"""From what a user names to frames: images, folders of them, TIFF stacks and videos."""
+"""From files to frames: images, TIFF stacks and videos."""
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import math
-import os
-import re
 import stat
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, count
-from pathlib import Path, PurePosixPath
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,45 +17,17 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from sam_spl.data.reading import as_image, decode, read_image
+from sam_spl.data.reading import as_image, decode, orientation, read_image, upright
 from sam_spl.errors import InputError
+from sam_spl.predict.inputs import VIDEOS, Source, is_text
 from sam_spl.resize import Image
-
-STACKS = (".tif", ".tiff")
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".pgm", ".ppm", ".pnm", ".jp2", *STACKS)
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".webm", ".wmv")
+from sam_spl.runtime import quiet_ffmpeg
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "JPEG2000", "TIFF")
 _PERCENTILES = (0.1, 99.9)
-_LONGEST = 180  # bytes of one part of a name, of the 255 that file systems take
 _SUBFILE = 254  # tag of a page of TIFF; its first bit marks a smaller copy of another page
 _CODEC_COLOUR = 4  # levels that colours of a grey video may be from its green, by rounding in its codec
 _FALLBACK_RATE = 25.0  # frames a second of a video that does not state it
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file that frames come from.
-
-    Attributes:
-        path: absolute.
-        file: relative to what the user named, with its suffix; ``/`` between folders.
-        name: of its outputs: ``file`` without its suffix, or more of it where that is another file's name.
-    """
-
-    path: Path
-    file: str
-    name: str
-
-    @property
-    def several(self) -> bool:
-        """Whether the file may hold more than one frame."""
-        return self.path.suffix.lower() in (*VIDEOS, *STACKS)
-
-    @property
-    def order(self) -> tuple[Any, ...]:
-        """What sorts sources: folder by folder, numbers in names by their value."""
-        return natural(str(PurePosixPath(self.file).parent)), natural(self.file)
 
 
 @dataclass(frozen=True)
@@ -84,71 +51,6 @@ class Frame:
     scale: str
     of: int = 1
     rate: float | None = None
-
-
-def list_files(words: Sequence[str], output: Path) -> tuple[dict[Path, str], list[str]]:
-    """The files that words on the command line mean.
-
-    Args:
-        words: files, folders (searched with all that is below) and glob patterns. A word that exists is
-            taken as it is, whatever marks its name holds.
-        output: folder whose content is never an input.
-
-    Returns:
-        Absolute path -> path relative to what was named: to the folder or the folder of the file, or to what
-        the patterns or several words have in common. And what could not be searched, a line each.
-
-    Raises:
-        InputError: nothing has that name, or no image or video is there.
-    """
-    problems: list[str] = []
-    found: dict[Path, None] = {}
-    bases: list[Path] = []
-    for word in words:
-        matches = [word] if os.path.lexists(word) else sorted(glob.glob(word, recursive=True), key=natural)
-        if not matches:
-            raise InputError(f"input: there is no file, folder or pattern {word!r} (in {Path.cwd()}).")
-        alone = len(words) == 1 and matches == [word]
-        for path in (Path(os.path.abspath(match)) for match in matches):
-            bases.append(path if path.is_dir() and alone else path.parent)
-            for file in _walk(path, output, problems) if path.is_dir() else [path]:
-                found.setdefault(file)
-    if not found:
-        raise InputError(
-            f"input: no image or video in {', '.join(words)} ({' '.join((*IMAGES, *VIDEOS))}). "
-            "The output folder is not searched."
-        )
-    try:
-        base = Path(os.path.commonpath(bases))
-    except ValueError:  # on several drives of Windows
-        return {path: path.name for path in found}, problems
-    return {path: path.relative_to(base).as_posix() for path in found}, problems
-
-
-def name_sources(files: Mapping[Path, str], known: Mapping[str, str]) -> list[Source]:
-    """Sources with names that no two of them share, nor their frames, on any file system; in order.
-
-    Args:
-        files: absolute path -> relative path.
-        known: path -> name, of files that have a name from an earlier run. They keep it.
-    """
-    plain = {path: _safe(str(PurePosixPath(file).with_suffix(""))) for path, file in files.items()}
-    shared = Counter(name.casefold() for name in plain.values())
-    taken = _Names()
-    for name in plain.values():
-        taken.folders.update(_parents(name.casefold()))
-    for of, name in known.items():
-        taken.claim(name, Source(Path(of), name, name).several)
-    sources = []
-    for path, file in files.items():
-        several = Source(path, file, "").several
-        name = known.get(str(path), "")
-        if not name:
-            wanted = [plain[path]] if shared[plain[path].casefold()] == 1 else []
-            name = taken.first_free([*wanted, _safe(file)], several)
-            taken.claim(name, several)
-        sources.append(Source(path, file, name))
-    return sorted(sources, key=lambda source: source.order)
 
 
 def read(source: Source, how: str = "auto", megapixels: float = 150.0) -> Iterator[Frame]:
@@ -180,7 +82,10 @@ def expected_frames(source: Source) -> int:
     """How many frames a file says that it holds: 1 of all that is no video."""
     if source.path.suffix.lower() not in VIDEOS or not source.path.is_file():
         return 1
-    capture = cv2.VideoCapture(str(source.path))
+    try:
+        capture = _capture(source.path)
+    except InputError:
+        return 1
     stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
     capture.release()
     return max(1, stated)
@@ -217,87 +122,6 @@ def to_unit(image: NDArray[Any], how: str = "auto") -> tuple[Image, str]:
     return np.clip(unit, 0, 1, out=unit).astype(np.float32, copy=False), rule
 
 
-def natural(text: str) -> list[tuple[int, str]]:
-    """What sorts text with numbers in it: frame2 before frame10."""
-    parts = re.split(r"([0-9]+)", text)
-    return [(int(part), part) if k % 2 else (-1, part) for k, part in enumerate(parts)]
-
-
-class _Names:
-    """Names that are taken, in any case of letters: files, and folders that their frames or files are in."""
-
-    def __init__(self) -> None:
-        self.files: set[str] = set()  # names of sources
-        self.folders: set[str] = set()  # folders that some name lies in
-        self.several: set[str] = set()  # names whose frames lie in a folder of that name
-
-    def first_free(self, wanted: Sequence[str], several: bool) -> str:
-        flat = wanted[-1].replace("/", "_")  # in no folder, which may be that of a video's frames
-        more = (f"{flat}~{k}" for k in count(2))
-        return next(name for name in chain(wanted, [flat], more) if self.free(name, several))
-
-    def free(self, name: str, several: bool) -> bool:
-        key, parents = name.casefold(), set(_parents(name.casefold()))
-        return not (key in self.files or parents & self.several or (several and key in self.folders))
-
-    def claim(self, name: str, several: bool) -> None:
-        key = name.casefold()
-        self.files.add(key)
-        self.folders.update(_parents(key))
-        if several:
-            self.several.add(key)
-
-
-def _parents(name: str) -> list[str]:
-    return [str(parent) for parent in PurePosixPath(name).parents if str(parent) != "."]
-
-
-def _safe(file: str) -> str:
-    """A relative path for outputs: encodable, below its folder, no part too long or like an output file."""
-    parts = []
-    for part in PurePosixPath(file.encode("utf-8", "surrogateescape").decode("utf-8", "replace")).parts:
-        if part in ("/", "..", "."):
-            continue
-        if len(part.encode()) > _LONGEST:
-            kept = part.encode()[: _LONGEST - 9].decode("utf-8", "ignore")
-            part = f"{kept}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"
-        parts.append(part)
-    # masks/a.png cannot be a file and a folder.
-    folders = [f"{part}_" if part.lower().endswith((".png", ".npy", ".mp4")) else part for part in parts[:-1]]
-    return "/".join([*folders, *parts[-1:]]) or "_"
-
-
-def _walk(root: Path, output: Path, problems: list[str]) -> Iterator[Path]:
-    """Images and videos below a folder, in order, without hidden files and without what predict wrote."""
-    own = os.path.realpath(output)
-    if _within(own, os.path.realpath(root)) and own != os.path.realpath(root):
-        written = [own]
-    else:  # the input lies in the output folder: what predict writes there is left out
-        written = [os.path.join(own, name) for name in ("masks", "overlays", "prob")]
-    seen: set[str] = set()
-
-    def tell(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read: {error.strerror}")
-
-    for folder, folders, files in os.walk(root, followlinks=True, onerror=tell):
-        real = os.path.realpath(folder)
-        if real in seen or any(_within(real, one) for one in written):
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural)
-        for name in sorted(files, key=natural):
-            path = os.path.join(folder, name)
-            if name.startswith(".") or not name.lower().endswith((*IMAGES, *VIDEOS)):
-                continue
-            if not os.path.islink(path) or not any(_within(os.path.realpath(path), one) for one in written):
-                yield Path(path)
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
 def _read_images(source: Source, how: str, megapixels: float) -> Iterator[Frame]:
     """The image of a file, or the pages of a TIFF stack."""
     path = source.path
@@ -307,6 +131,7 @@ def _read_images(source: Source, how: str, megapixels: float) -> Iterator[Frame]
     with header:
         _check_size(header.size, megapixels)
         pages, whole = _pages(header)
+        turned = orientation(header)
         if len(pages) > 1 and header.format == "TIFF":
             yield from _read_pages(source, header, pages, how, megapixels)
             if not whole:
@@ -316,7 +141,7 @@ def _read_images(source: Source, how: str, megapixels: float) -> Iterator[Frame]
         raise InputError(f"is animated ({len(pages)} frames). Save them as images or as a video")
     with _decoding("image"):
         try:
-            image, rule = to_unit(_stored(path), how)
+            image, rule = to_unit(upright(_stored(path), turned), how)
         except InputError as error:  # callers say the name
             raise InputError(str(error).removeprefix("image: ").replace(f"{path} ", "", 1)) from error
     yield Frame(source.name, None, image, path, rule)
@@ -376,7 +201,7 @@ def _decoding(kind: str) -> Iterator[None]:
     except InputError:
         raise
     except PIL.UnidentifiedImageError as error:
-        raise InputError(f"is not a readable {kind} (damaged?)") from error
+        raise InputError(f"is not a readable {kind} (damaged, or of an unknown kind)") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError(f"is not a readable {kind} ({reason})") from error
@@ -395,7 +220,7 @@ def _check_size(size: tuple[int, int], megapixels: float) -> None:
 
 def _read_video(source: Source, how: str, megapixels: float) -> Iterator[Frame]:
     """The frames of a video, of 8 bits."""
-    capture = cv2.VideoCapture(str(source.path))
+    capture = _capture(source.path)
     try:
         if not capture.isOpened():
             raise InputError("is not a readable video (damaged, cut short, or of an unknown codec)")
@@ -416,6 +241,14 @@ def _read_video(source: Source, how: str, megapixels: float) -> Iterator[Frame]:
         raise InputError("is a video without a frame that can be read")
     if index < stated - max(2, stated // 100):  # containers state a few more than they hold
         raise InputError(f"ends after {index} of {stated} frames (cut short?)")
+
+
+def _capture(path: Path) -> cv2.VideoCapture:
+    """Open a video. What FFmpeg says of a damaged one is left out: callers say that it cannot be read."""
+    if not is_text(path):  # OpenCV would crash
+        raise InputError("has a name that is not UTF-8, by which a video cannot be opened. Rename it")
+    with quiet_ffmpeg():
+        return cv2.VideoCapture(str(path))
 
 
 def _decoded(read: Callable[[], tuple[bool, Any]]) -> Iterator[Image]:

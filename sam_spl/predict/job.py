@@ -20,16 +20,27 @@ from tqdm import tqdm
 from sam_spl import __version__
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import write_text
+from sam_spl.metrics.calibration import unlike
 from sam_spl.models.registry import channels_of
 from sam_spl.predict.compiled import compiled
 from sam_spl.predict.config import PredictConfig, side
 from sam_spl.predict.detections import Detection
-from sam_spl.predict.frames import VIDEOS, Frame, Source, expected_frames, list_files, name_sources, read
-from sam_spl.predict.outputs import SETTINGS, WRITTEN, Pictures, output_folder, remove
+from sam_spl.predict.frames import Frame, expected_frames, read
+from sam_spl.predict.inputs import (
+    PARTS,
+    SETTINGS,
+    VIDEOS,
+    Source,
+    is_text,
+    list_files,
+    name_sources,
+    shown,
+)
+from sam_spl.predict.outputs import WRITTEN, Pictures, output_folder, remove
 from sam_spl.predict.predictor import Prediction, Predictor, load
-from sam_spl.predict.record import PARTS, Part, Record, Stamp, sequence, stamp_of
+from sam_spl.predict.record import Joined, Part, Record, Stamp, sequence, stamp_of
 from sam_spl.predict.tracking import Tracker
-from sam_spl.runtime import World, distributed
+from sam_spl.runtime import World, distributed, ended_like_interrupted
 from sam_spl.weights.formats import find_weights, sha256
 
 _BATCH = 4  # frames that a GPU predicts together
@@ -46,6 +57,8 @@ def predict(config: PredictConfig) -> None:
         InputError: no input, weights, device or folder that can be used, or no frame that could be predicted.
     """
     folder = Path(os.path.expanduser(config.output))  # which leaves ~name of no user as it is
+    if not is_text(folder):
+        raise InputError(f"output: {shown(folder)} is not UTF-8, give a folder whose name is.")
     files, problems = list_files([os.path.expanduser(word) for word in config.input], folder)
     with distributed(config.device) as world:
         predictor = _predictor(config, world)
@@ -59,17 +72,22 @@ def predict(config: PredictConfig) -> None:
             world.barrier()  # before anyone adds to the record, and after what ended earlier runs is gone
             sources = name_sources(files, record.names())
             share = _share(sources, record, world, track=config.track)
+            if world.main and (before := record.frames(sources)):
+                print(f"{before} frames were predicted before, going on")
             _compile(config, predictor, world, share)
             run = _Run(config, predictor, folder, record, world)
             for problem in problems if world.main else ():
                 run.skip(problem)
             try:
-                done = run.predict(share)
+                with ended_like_interrupted():
+                    done = _wait(folder, world, run.predict(share))
             except KeyboardInterrupt:
-                if world.size == 1:
-                    Record(folder).join(track=config.track)
-                raise KeyboardInterrupt("the same command goes on from here.") from None
-            done = _wait(folder, world, done)
+                if not world.main:
+                    raise
+                until = Record(folder).join(track=config.track).frames
+                raise KeyboardInterrupt(
+                    f"the tables hold the {until} frames that are done, the same command goes on from here."
+                ) from None
             if world.main:
                 _finish(config, folder, settings, predictor, done)
 
@@ -120,6 +138,7 @@ class _Run:
 
     def skip(self, what: str) -> None:
         """Say what is not predicted, and why."""
+        what = shown(what)
         self.done.skipped.append(what)
         tqdm.write(f"skipped: {what}", file=sys.stderr)
 
@@ -131,8 +150,9 @@ class _Run:
         try:
             while self._batch(items):
                 pass  # in a function, so that no large frame is kept while the next is read
-        finally:
             self.pictures.finish()
+        finally:
+            self.pictures.discard()
             self.part.close()
             self.bar.close()
         self.done.seconds = time.perf_counter() - started
@@ -303,8 +323,27 @@ def _finish(
             f"({world.device}, {world.precision_name})"
         )
     print(f"values to [0, 1]: {ranges}")
+    if promise := _promise(config, predictor, joined):
+        print(f"note: {promise}")
     written = [name for name in WRITTEN if name not in (PARTS, SETTINGS) and (folder / name).exists()]
     print(f"{', '.join(written)} are in {folder}")
+
+
+def _promise(config: PredictConfig, predictor: Predictor, joined: Joined) -> str | None:
+    """What keeps these frames from what calibration promised of the threshold; None if nothing does."""
+    if predictor.calibration is None or predictor.threshold != predictor.calibration.get("threshold"):
+        return None
+    sides = {predictor.tile_of(height, width) for height, width in joined.sizes}
+    return unlike(
+        predictor.calibration,
+        {
+            "image_size": predictor.image_size,
+            "precision": predictor.world.precision_name,
+            "tta": config.tta,
+            "tile": max(sides, key=lambda side: side or 0, default=None),
+            "range": next((rule for rule in joined.ranges if rule != "full"), "full"),
+        },
+    )
 
 
 def _wait(folder: Path, world: World, done: Done) -> Done:

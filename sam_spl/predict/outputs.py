@@ -18,14 +18,14 @@ from sam_spl.errors import InputError
 from sam_spl.files import atomic, lock, write_text
 from sam_spl.predict.detections import Detection
 from sam_spl.predict.frames import Frame
+from sam_spl.predict.inputs import PARTS, PICTURES, SETTINGS
 from sam_spl.predict.predictor import Prediction
-from sam_spl.predict.record import COCO, PARTS, TABLE
+from sam_spl.predict.record import COCO, TABLE
 from sam_spl.report.render import marked, write_png
 
-SETTINGS = "predict.json"
-MASKS, OVERLAYS, PROBS = "masks", "overlays", "prob"
+MASKS, OVERLAYS, PROBS = PICTURES
 #: What a run writes into its folder.
-WRITTEN = (MASKS, OVERLAYS, PROBS, TABLE, COCO, PARTS, SETTINGS)
+WRITTEN = (*PICTURES, TABLE, COCO, PARTS, SETTINGS)
 
 
 class Pictures:
@@ -86,6 +86,12 @@ class Pictures:
             self._video.close()
             self._video = None
 
+    def discard(self) -> None:
+        """Remove what is written of a video that an error or the user has interrupted."""
+        if self._video is not None:
+            self._video.remove()
+            self._video = None
+
     @staticmethod
     def _image(path: Path, image: NDArray[Any]) -> None:
         data = cv2.imencode(".png", image)[1]
@@ -134,6 +140,11 @@ class _Video:
             os.replace(self.temporary, self.path)
         except OSError as error:
             raise self._cannot(error.strerror) from error
+
+    def remove(self) -> None:
+        self._writer.release()
+        with suppress(OSError):
+            self.temporary.unlink()
 
     def _cannot(self, reason: str | None) -> InputError:
         return InputError(f"cannot write {self.path}: {reason}.")

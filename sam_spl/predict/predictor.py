@@ -96,6 +96,7 @@ class Predictor:
             unequal sides that is squeezed to a square has four, its flips: turned, its targets would be
             stretched as no training image was.
         tile: side of the tiles in pixels, for frames with a larger side; None for none; auto: as above.
+        calibration: where the weights' threshold comes from, as they describe it; None where they do not.
 
     Raises:
         ConfigError: a value out of range.
@@ -114,6 +115,7 @@ class Predictor:
         top: int | None = None,
         tta: bool = False,
         tile: Tile = "auto",
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
         is_number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
         if not is_number or not 0 <= threshold <= 1:
@@ -124,6 +126,7 @@ class Predictor:
         self.tile = tile if tile is None or tile == "auto" else _whole("tile", tile, 32, "None or auto")
         self.model = place(model, world.device).eval()
         self.normalise, self.world, self.resize, self.tta = normalise, world, resize, tta
+        self.calibration = calibration
         self._told: set[Size] = set()  # sizes of frames that a warning was given for
 
     def __call__(self, image: Any) -> Prediction:
@@ -182,7 +185,7 @@ class Predictor:
         together: dict[Size, list[int]] = {}  # numbers of the images that the network sees at each size
         for k, image in enumerate(images):
             height, width = image.shape[:2]
-            tile = self._tile_of(height, width)
+            tile = self.tile_of(height, width)
             self._tell_of_shrinking(*((height, width) if tile is None else (tile, tile)))
             if tile is None:
                 side = self.image_size
@@ -225,7 +228,7 @@ class Predictor:
             return resize_logits(logits, (x.shape[2], x.shape[3]))[:, :height, :width]
         return logits
 
-    def _tile_of(self, height: int, width: int) -> int | None:
+    def tile_of(self, height: int, width: int) -> int | None:
         """Side of the tiles for a frame; None: it is seen whole."""
         longer, side = max(height, width), self.image_size
         if self.tile == "auto":
@@ -235,7 +238,7 @@ class Predictor:
 
     def _may_turn(self, height: int, width: int) -> bool:
         """Whether the network sees a frame at the same scale by rows and by columns."""
-        squeezed = self.image_size is not None and self._tile_of(height, width) is None
+        squeezed = self.image_size is not None and self.tile_of(height, width) is None
         return height == width or not squeezed
 
     def _tell_of_shrinking(self, height: int, width: int) -> None:
@@ -306,6 +309,7 @@ def load(
         top=top,
         tta=tta,
         tile=tile,
+        calibration=description.get("calibration"),
     )
 
 

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from sam_spl.errors import InputError
 from sam_spl.files import atomic
 from sam_spl.predict.detections import Detection
-from sam_spl.predict.frames import Frame, Source
+from sam_spl.predict.frames import Frame
+from sam_spl.predict.inputs import PARTS, Source
 from sam_spl.predict.tracking import Tracker
 
-PARTS, TABLE, COCO = "parts", "detections.csv", "detections.json"
+TABLE, COCO = "detections.csv", "detections.json"
 COLUMNS = (
     *("frame", "id", "row", "column", "left", "top", "width", "height"),
     *("area", "mean_prob", "peak_prob", "scr", "track"),
@@ -120,11 +121,12 @@ class Known:
 
 @dataclass
 class Joined:
-    """What there is in all: numbers, and of frames by how their values got to [0, 1]."""
+    """What there is in all: numbers, also of frames by how their values got to [0, 1], and their sizes."""
 
     frames: int = 0
     detections: int = 0
     ranges: Counter[str] = field(default_factory=Counter)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
 
 
 class Record:
@@ -154,6 +156,10 @@ class Record:
         known = self.known.get(str(source.path))
         return known if known and known.stamp == stamp_of(source) else None
 
+    def frames(self, sources: Iterable[Source]) -> int:
+        """How many frames of the sources are predicted."""
+        return sum(len(known.places) // 3 for known in map(self.now, sources) if known)
+
     def earlier(self, known: Known) -> Iterator[tuple[int, list[Detection]]]:
         """Frame number and detections of each frame of a source, in order."""
         for line in self._lines([known]):
@@ -180,6 +186,7 @@ class Record:
                 table.writerows(rows)
                 joined.frames, joined.detections = joined.frames + 1, joined.detections + len(rows)
                 joined.ranges[line["range"]] += 1
+                joined.sizes.add((line["size"][0], line["size"][1]))
         with atomic(self.folder / COCO) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.write('{"categories": [{"id": 1, "name": "target"}],\n"images": [\n')
             stream.writelines(_listed(self._images()))

@@ -19,9 +19,11 @@ def check_description(content: Any, path: Path) -> dict[str, Any]:
     :func:`~sam_spl.models.registry.build_model`; the network's input as ``mean`` and ``std`` (of values in
     [0, 1], one for all channels or one each), ``image_size`` (the side of a square in pixels, None for each
     image's own size) and ``resize`` (how images get there); ``threshold`` (the probability above which
-    prediction takes a pixel for target); ``trained_on`` (the data set's title, lists and fingerprints);
-    ``settings`` and ``selected_by``. A key may be absent, where its partner is too; further keys are kept as
-    they are, whatever JSON can hold: results repeat the whole description.
+    prediction takes a pixel for target) and ``calibration`` (where it comes from, and the ``settings`` that
+    its promise is for); ``trained_on`` (the data set's title, lists and fingerprints, and how validation
+    images were ``held_out`` of a list); ``settings`` and ``selected_by``. A key may be absent, where its
+    partner is too; further keys are kept as they are, whatever JSON can hold: results repeat the whole
+    description.
 
     Raises:
         InputError: a value of another kind or that JSON cannot hold, a size below 32, a spread that is not
@@ -69,7 +71,17 @@ def _is_origin(value: Any) -> bool:
         and _is_table_of_text(value.get("sets", {}))
         and _is_table(samples)
         and all(map(_is_table_of_text, samples.values()))
+        and _is_draw(value.get("held_out"))
     )
+
+
+def _is_draw(value: Any) -> bool:
+    if value is None:
+        return True
+    if not _is_table(value):
+        return False
+    share, seed = value.get("share"), value.get("seed")
+    return _are_numbers([share]) and 0 < share < 1 and isinstance(seed, int) and seed >= 0
 
 
 def _is_table_of_text(value: Any) -> bool:
@@ -100,12 +112,16 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trained_on": (
         lambda value: value is None or _is_origin(value),
         "a table, its dataset, lists and fingerprint text, its sets a table of text, its samples tables of "
-        "text",
+        "text, its held_out a share and a seed",
     ),
     "title": (_is_text, "text"),
     "threshold": (
         lambda value: _are_numbers([value]) and 0 < value < 1,
         "a probability between 0 and 1",
+    ),
+    "calibration": (
+        lambda value: _is_table(value) and _is_table(value.get("settings", {})),
+        "a table, its settings a table",
     ),
     "settings": (_is_text, "text"),
     "selected_by": (_is_text, "text"),

@@ -23,7 +23,7 @@ from sam_spl.cli.main import execute
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model
 from sam_spl.predict import job
-from sam_spl.weights.formats import save_weights
+from sam_spl.weights.formats import read_weights, save_weights
 from tests.conftest import ROOT
 from tests.engine.test_distributed import TORCHRUN
 from tests.predict.test_frames import png_header, video
@@ -160,8 +160,12 @@ def test_two_processes_write_what_one_writes(network, frames, tmp_path, command)
     assert len(parts) == 2 and min(parts) > 0 and sum(parts) == 20
 
 
-def test_a_run_that_is_killed_goes_on_where_it_stopped(network, tmp_path):
-    """In the middle of a video: what comes out is what an uninterrupted run gives, overlay and tracks too."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
+def test_a_run_that_is_stopped_goes_on_where_it_was(how, network, tmp_path, capsys):
+    """In the middle of a video: what comes out is what an uninterrupted run gives, overlay and tracks too.
+
+    One that is ended, or interrupted, writes the tables of what it has done.
+    """
     video(tmp_path / "v.avi", 30)
     whole, out = tmp_path / "whole", tmp_path / "out"
     predict(network, tmp_path / "v.avi", "-o", whole, "--track")
@@ -171,18 +175,29 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(network, tmp_path):
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "SLOW": "0.3"},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     part, limit = out / "parts/0.jsonl", time.monotonic() + 600
     while not (part.exists() and part.read_text().count("\n") >= 5):
         assert slow.poll() is None and time.monotonic() < limit
         time.sleep(0.05)
-    slow.send_signal(signal.SIGKILL)
-    slow.wait()
+    slow.send_signal(how)
+    said = slow.communicate()[1]
     before = len(lines(out))
     assert 5 <= before < 30
     assert not (out / "overlays/v.mp4").exists()
+    if how == signal.SIGTERM:
+        assert slow.returncode == 130
+        told = f"interrupted: the tables hold the {before} frames that are done, the same command goes on"
+        assert told in said
+        assert rows(out) == rows(whole)[:before]
+        assert not list((out / "overlays").iterdir())  # half a video is none
+    else:
+        assert not (out / "detections.csv").exists()
+    capsys.readouterr()
     predict(network, tmp_path / "v.avi", "-o", out, "--track")
+    assert capsys.readouterr().out.startswith(f"{before} frames were predicted before, going on\n")
     assert [line["index"] for line in lines(out) if "index" in line] == list(range(30))  # none twice
     assert [line["run"] for line in lines(out)].count(1) == before
     assert results(out) == results(whole)
@@ -217,7 +232,7 @@ def test_what_cannot_be_read_is_named_counted_and_skipped(network, tmp_path, cap
     said = capsys.readouterr()
     for name, why in {
         "empty.png": "is empty",
-        "bad.jpg": "is not a readable image (damaged?)",
+        "bad.jpg": "is not a readable image (damaged, or of an unknown kind)",
         "bomb.png": "states 60000x60000 pixels, above the limit of 150 million",
         "pipe.png": "is not a regular file",
         "moving.gif": "is animated (3 frames)",
@@ -230,6 +245,42 @@ def test_what_cannot_be_read_is_named_counted_and_skipped(network, tmp_path, cap
     assert skipped == "6 skipped"
     assert 20 < int(frames.split()[0]) < 41
     assert len(json.loads((tmp_path / "out/predict.json").read_text())["skipped"]) == 6
+
+
+def test_names_with_line_feeds_and_escapes_are_said_in_one_line(network, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in/good\n=1.png"), image(0))
+    (tmp_path / "in/new\nline \x1b[31m.png").touch()
+    predict(network, tmp_path / "in", "-o", tmp_path / "out")
+    assert "in/new\\nline \\x1b[31m.png: is empty\n" in capsys.readouterr().err
+    assert (tmp_path / "out/masks/good_=1.png").exists()
+    with (tmp_path / "out/detections.csv").open() as stream:
+        assert len(stream.readlines()) == 2
+    with pytest.raises(InputError, match=r"^output: .*\\udcff is not UTF-8"):
+        predict(network, tmp_path / "in", "-o", f"{tmp_path}/\udcff")
+
+
+def test_frames_that_the_promise_of_the_threshold_is_not_for_are_said(network, tmp_path, capsys):
+    weights = read_weights(network[1])
+    settings = {"range": "full", "image_size": None, "tile": None, "tta": False, "precision": "float32"}
+    described = weights.description | {"calibration": {"threshold": 0.4, "settings": settings}}
+    file = save_weights(tmp_path / "c.safetensors", weights.state, described)
+    asked = ["-o", tmp_path / "out", "--overwrite", "--save", "mask"]
+    network = ["--weights", str(file), *network[2:]]
+    cv2.imwrite(str(tmp_path / "a.png"), image(0))
+    cv2.imwrite(str(tmp_path / "deep.png"), image(0).astype(np.uint16) * 20 + 7000)
+
+    def said(*words: object) -> str:
+        predict(network, *words, *asked)
+        return capsys.readouterr().out
+
+    assert "calibrated with other settings" not in said(tmp_path / "a.png")
+    assert "note: " not in said(tmp_path / "deep.png", "--range", "full")
+    assert "settings: range minmax (there full). Its promise" in said(tmp_path / "deep.png")
+    assert "settings: tta true (there false), tile 64 (there none)." in " ".join(
+        said(tmp_path / "a.png", "--tta", "--tile", "64").split()
+    )
+    assert "note: " not in said(tmp_path / "a.png", "--tta", "--threshold", "0.3")  # no promise at all
 
 
 def test_nothing_done_is_an_error_and_leaves_nothing(network, tmp_path):

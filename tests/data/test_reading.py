@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
-from sam_spl.data.reading import read_image, read_mask
+from sam_spl.data.reading import as_image, read_image, read_mask
 from tests.conftest import write_palette_png
 
 
@@ -72,3 +73,17 @@ def _draw() -> tuple[np.ndarray, np.ndarray]:
     mask = np.zeros((40, 56), np.uint8)
     mask[5:8, 10:13] = 255
     return np.where(mask, 230, 40).astype(np.uint8), mask
+
+
+def test_a_path_needs_no_more_than_opencv(tmp_path, recwarn):
+    """Pillow, which is asked how the image is turned, knows no PAM files, and warns of large ones."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 56), dtype=np.uint8)
+    (tmp_path / "a.pam").write_bytes(cv2.imencode(".pam", image)[1].tobytes())
+    with pytest.raises(PIL.UnidentifiedImageError):
+        PIL.Image.open(tmp_path / "a.pam")
+    np.testing.assert_array_equal(as_image(tmp_path / "a.pam"), image)
+    large = np.zeros((9000, 10000), np.uint8)
+    large[3, 5] = 9
+    cv2.imwrite(str(tmp_path / "large.png"), large)
+    np.testing.assert_array_equal(as_image(str(tmp_path / "large.png")), large)
+    assert not recwarn.list

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from sam_spl.errors import InputError
-from sam_spl.metrics.calibration import allowed, at_threshold, calibrate, images_for, upper_bound
+from sam_spl.metrics.calibration import allowed, at_threshold, calibrate, images_for, unlike, upper_bound
 from sam_spl.metrics.curves import STEPS, THRESHOLDS
 
 
@@ -66,6 +66,14 @@ def test_too_few_images_or_too_many_alarms_are_said():
         calibrate(curves_of(np.ones((100, STEPS), int)), 100, 0.1)
     with pytest.raises(InputError, match=r"^budget: 0 images"):
         calibrate(np.zeros((0, STEPS, 5)), 0, 0.1)
+
+
+def test_settings_that_a_promise_is_not_for_are_named():
+    about = {"settings": {"range": "full", "tile": None, "tta": False}}
+    assert unlike(about, {"range": "full", "tile": None, "tta": False}) is None
+    assert unlike({}, {"range": "minmax"}) is None
+    told = unlike(about, {"range": "minmax", "tile": 256, "tta": False})
+    assert "range minmax (there full), tile 256 (there none). Its promise" in told
 
 
 @pytest.mark.parametrize(("images", "budget"), [(60, 0.1), (150, 0.05), (100, 0.3)])

@@ -1,20 +1,23 @@
-"""What a user names becomes frames: which files, their names, their values, and what is refused."""
+"""Files become frames: their values, their number, and what is refused."""
 
 from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from sam_spl.data.reading import as_image, read_image
 from sam_spl.errors import InputError
-from sam_spl.predict.frames import Frame, Source, list_files, name_sources, natural, read, to_unit
+from sam_spl.predict.frames import Frame, read, to_unit
+from sam_spl.predict.inputs import Source
 from tests.conftest import write_palette_png
 
 GREY = np.random.default_rng(5).integers(0, 256, (40, 56), dtype=np.uint8)
@@ -23,19 +26,6 @@ COLOUR = np.random.default_rng(6).integers(0, 256, (40, 56, 3), dtype=np.uint8)
 
 def frames(path: Path, *options) -> list[Frame]:
     return list(read(Source(path, path.name, path.stem), *options))
-
-
-def named(*words: Path | str, known: dict[str, str] | None = None, output: Path = Path("out")) -> list[str]:
-    files, problems = list_files([str(word) for word in words], output)
-    assert not problems
-    return [source.name for source in name_sources(files, known or {})]
-
-
-def touch(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
 
 
 def png_header(path: Path, width: int, height: int) -> Path:
@@ -64,83 +54,6 @@ def video(path: Path, count: int, rate: float = 12.5, colour: bool = False) -> P
     return path
 
 
-def test_a_folder_is_searched_in_the_order_of_numbers_without_hidden_files(tmp_path):
-    touch(tmp_path, "f10.png", "f2.PNG", "b/f1.tif", "notes.txt", ".hidden.png", ".git/x.png", "b/v.mp4")
-    assert named(tmp_path) == ["f2", "f10", "b/f1", "b/v"]
-    assert named(tmp_path / "b") == ["f1", "v"]
-    assert named(tmp_path / "b/f1.tif") == ["f1"]
-
-
-def test_names_are_relative_to_what_several_words_have_in_common(tmp_path):
-    touch(tmp_path, "x/a.png", "x/deep/b.png", "y/a.png")
-    assert named(tmp_path / "x", tmp_path / "y") == ["x/a", "x/deep/b", "y/a"]
-    assert named(tmp_path / "*" / "a.png") == ["x/a", "y/a"]
-    assert named(tmp_path / "x", tmp_path / "x" / "a.png") == ["x/a", "x/deep/b"]  # once
-
-
-def test_a_pattern_is_searched_and_a_name_that_looks_like_one_is_taken_as_it_is(tmp_path, monkeypatch):
-    touch(tmp_path, "frame [1].png", "frame 1.png", "f (2, 3).png", "ночь.png", "sub/夜.png")
-    assert named(tmp_path / "frame [1].png") == ["frame [1]"]
-    assert named(tmp_path / "f*.png") == ["f (2, 3)", "frame 1", "frame [1]"]
-    assert named(f"{tmp_path}/**/*.png") == ["f (2, 3)", "frame 1", "frame [1]", "ночь", "sub/夜"]
-    monkeypatch.chdir(tmp_path / "sub")
-    assert named("..", output=tmp_path / "sub/out") == [
-        "f (2, 3)", "frame 1", "frame [1]", "ночь", "sub/夜",
-    ]  # fmt: skip
-    assert named("../*1.png") == ["frame 1"]
-
-
-def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(InputError, match=r"there is no file, folder or pattern '.*nowhere\.png'"):
-        named(tmp_path / "nowhere.png")
-    with pytest.raises(InputError, match="no image or video in"):
-        named(touch(tmp_path, "notes.txt"))
-
-
-def test_two_files_of_one_stem_have_two_names(tmp_path):
-    touch(tmp_path, "a.png", "a.jpg", "A.bmp", "b/a.png", "c.png")
-    assert named(tmp_path) == ["A.bmp", "a.jpg", "a.png", "c", "b/a"]
-
-
-def test_frames_of_a_video_have_a_folder_that_no_image_lies_in(tmp_path):
-    touch(tmp_path, "v.mp4", "v/000000.png", "w.png/x.png", "w.jpg")
-    assert named(tmp_path) == ["v.mp4", "w", "v/000000", "w.png_/x"]
-    known = {str(tmp_path / "v.mp4"): "v"}  # of a run before the folder was there
-    assert named(tmp_path, known=known) == ["v", "w", "v_000000.png", "w.png_/x"]
-
-
-def test_a_name_of_an_earlier_run_stays_and_is_nobody_elses(tmp_path):
-    touch(tmp_path, "a.png", "a.jpg")
-    known = {str(tmp_path / "a.png"): "a", "/gone/a.jpg.png": "a.jpg"}
-    assert named(tmp_path, known=known) == ["a.jpg~2", "a"]
-
-
-def test_names_can_be_written_anywhere(tmp_path):
-    long = "n" * 240
-    touch(tmp_path, f"{long}.png", f"{'é' * 120}.png")
-    with open(os.fsencode(tmp_path) + b"/\xff\xfe.png", "wb"):
-        pass
-    names = named(tmp_path)
-    assert len(set(names)) == 3
-    assert all(len(name.encode()) <= 185 for name in names)
-    assert "��" in names
-
-
-def test_what_the_output_folder_holds_is_no_input(tmp_path):
-    touch(tmp_path, "a.png", "out/masks/a.png", "out/own.png", "masks/a.png", "deep/a.png")
-    (tmp_path / "deep/link.png").symlink_to(tmp_path / "out/own.png")
-    (tmp_path / "deep/again").symlink_to(tmp_path)  # a circle
-    assert named(tmp_path, output=tmp_path / "out") == ["a", "deep/a", "masks/a"]
-    assert named(tmp_path, output=tmp_path / "deep/../out") == ["a", "deep/a", "masks/a"]
-    assert named(tmp_path, output=tmp_path) == ["a", "deep/a", "deep/link", "out/own", "out/masks/a"]
-    assert named(tmp_path / "out", output=tmp_path) == ["own", "masks/a"]
-
-
-def test_natural_order():
-    names = ["f10", "f2", "f1b", "f", "10", "9", "f02"]
-    assert sorted(names, key=natural) == ["9", "10", "f", "f1b", "f02", "f2", "f10"]
-
-
 @pytest.mark.parametrize("image", [GREY, COLOUR], ids=["grey", "colour"])
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".pgm", ".jpg"])
 def test_files_are_read_as_data_sets_are(image, suffix, tmp_path):
@@ -163,6 +76,27 @@ def test_palettes_and_alpha_are_read(tmp_path):
     PIL.Image.fromarray(np.dstack([COLOUR, GREY])).save(tmp_path / "alpha.png")
     (frame,) = frames(tmp_path / "alpha.png")
     np.testing.assert_array_equal(frame.image, COLOUR)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_exif_says(suffix, orientation, tmp_path):
+    """As every program shows it. Pillow's own rule is the reference."""
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"a{suffix}"
+    PIL.Image.fromarray(COLOUR).save(path, exif=exif, **({"lossless": True} if suffix == ".webp" else {}))
+    with PIL.Image.open(path) as image:
+        expected = np.asarray(PIL.ImageOps.exif_transpose(image))
+    (frame,) = frames(path)
+    for found in (frame.image, as_image(path)):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found.astype(int), expected, atol=8 if suffix == ".jpg" else 0)
+
+
+def test_an_exif_entry_that_is_damaged_turns_nothing(tmp_path):
+    PIL.Image.fromarray(GREY).save(tmp_path / "a.png", exif=b"Exif\0\0nothing of TIFF")
+    np.testing.assert_array_equal(frames(tmp_path / "a.png")[0].image, GREY)
 
 
 def test_values_get_to_0_and_1_by_the_rule_that_is_asked_for():
@@ -276,7 +210,7 @@ def test_a_video_cut_short_keeps_what_can_be_read(tmp_path):
     ("name", "content", "message"),
     [
         ("a.png", b"", "is empty"),
-        ("a.png", b"nothing of an image", r"is not a readable image \(damaged\?\)"),
+        ("a.png", b"nothing of an image", r"is not a readable image \(damaged, or of"),
         ("a.gif", b"GIF89a", "is not a readable image"),
         ("a.tif", b"II*\0\xff\xff\xff\xff", "is not a readable image"),
         ("a.mp4", b"nothing of a video", "is not a readable video"),
@@ -321,6 +255,32 @@ def test_animated_files_are_refused(suffix, tmp_path):
     pages[0].save(path, save_all=True, append_images=pages[1:])
     with pytest.raises(InputError, match=r"is animated \(3 frames\)"):
         frames(path)
+
+
+READ = """
+import sys
+from pathlib import Path
+from sam_spl.errors import InputError
+from sam_spl.predict.frames import read
+from sam_spl.predict.inputs import Source
+for path in map(Path, sys.argv[1:]):
+    try:
+        print(len(list(read(Source(path, path.name, path.stem)))))
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_libraries_say_nothing_of_a_damaged_video_themselves(tmp_path, command):
+    """In a process of its own: FFmpeg is told at its first use."""
+    path = video(tmp_path / "v.mp4", 20)
+    data = path.read_bytes()
+    (tmp_path / "half.mp4").write_bytes(data[: len(data) // 2])
+    (tmp_path / "hole.mp4").write_bytes(data[:200] + bytes(400) + data[600:])
+    (tmp_path / "tail.mp4").write_bytes(data[:4] + data[8:])
+    done = command(sys.executable, "-c", READ, *sorted(tmp_path.iterdir()))
+    assert done.stderr == ""
+    assert done.stdout.count("is not a readable video") >= 2 and done.stdout.endswith("20\n")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):

@@ -13,10 +13,11 @@ import pytest
 
 from sam_spl.errors import InputError
 from sam_spl.predict.detections import Detection
-from sam_spl.predict.frames import Frame, Source, read
-from sam_spl.predict.outputs import SETTINGS, Pictures, output_folder, remove
+from sam_spl.predict.frames import Frame, read
+from sam_spl.predict.inputs import PARTS, SETTINGS, Source
+from sam_spl.predict.outputs import Pictures, output_folder, remove
 from sam_spl.predict.predictor import Prediction
-from sam_spl.predict.record import COCO, PARTS, TABLE, Part, Record, stamp_of
+from sam_spl.predict.record import COCO, TABLE, Part, Record, stamp_of
 
 IMAGE = np.random.default_rng(0).integers(20, 60, (40, 56), dtype=np.uint8)
 ONE = Detection(1, (10.5, 20.25), (19, 9, 4, 3), 8, 0.6123456, 0.9, 7.0)
