@@ -117,7 +117,7 @@ def export(
             graph = _quantised(graph, wide, calibration, normalise, description)
         _describe(graph, described)
         _save(graph, temporary)
-        exported, _ = load_exported(temporary)
+        exported, _ = load_exported(temporary, "onnxruntime")
         shown = chain(generated(description["image_size"]), images)
         found = compare(model, exported, shown, description, float(described["threshold"]))
         if precision == "fp32" and (found.difference > TOLERANCE or found.unequal):

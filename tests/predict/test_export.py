@@ -223,7 +223,7 @@ def test_what_no_engine_can_use_is_refused_in_one_line(exported, weights, tmp_pa
         with pytest.raises(kind, match=message) as error:
             load_exported(*arguments)
         assert "\n" not in str(error.value)
-    with pytest.raises(ConfigError, match="precision: bf16 is not valid"):
+    with pytest.raises(ConfigError, match="precision: bf16 is not valid, onnxruntime computes an exported"):
         load_exported(exported, precision="bf16")
 
 
