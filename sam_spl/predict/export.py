@@ -274,17 +274,18 @@ def _drop_round_trips(graph: Any) -> None:
 
     kinds = onnx.TensorProto
     casts = [(node, node.attribute[0].i) for node in graph.node if node.op_type == "Cast"]
+    outputs = {one.name for one in graph.output}  # these names stay
     narrowed = {node.output[0]: node.input[0] for node, to in casts if to == kinds.FLOAT16}
     widened = {
         node.output[0]: narrowed[node.input[0]]
         for node, to in casts
-        if to == kinds.FLOAT and node.input[0] in narrowed
+        if to == kinds.FLOAT and node.input[0] in narrowed and node.output[0] not in outputs
     }
     for node in graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = widened.get(name, name)
     used = {name for node in graph.node if node.output[0] not in widened for name in node.input}
-    used |= {one.name for one in graph.output}
+    used |= outputs
     for node, _ in casts:
         if node.output[0] not in used:
             graph.node.remove(node)

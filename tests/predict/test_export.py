@@ -168,6 +168,20 @@ def test_what_needs_single_precision_keeps_it_between_its_nodes(installed, weigh
     assert 0 < found.difference < 0.02
 
 
+class Coarse(Contrast):
+    """Ends as SAM-SPL does, in a resampling, which half precision leaves in single."""
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        coarse = F.avg_pool2d(super().forward(image)[0], 2)
+        return [F.interpolate(coarse, scale_factor=2, mode="bilinear")]
+
+
+def test_half_precision_may_end_in_single_precision(installed, weights, tmp_path):
+    about = {**ABOUT, "image_size": 64}
+    found = export(Coarse().eval(), about, weights, tmp_path / "a.onnx", precision="fp16")
+    assert 0 < found.difference < 0.02
+
+
 def test_calibration_sees_images_as_the_network_does(tmp_path):
     files = image_files(write_folder(tmp_path / "set") / "images", "int8")
     first = cv2.imread(str(files[0]), cv2.IMREAD_UNCHANGED) / 255  # (48, 40)
