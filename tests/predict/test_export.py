@@ -131,16 +131,36 @@ def test_a_file_with_other_answers_is_not_left(installed, weights, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+class TwoScales(Contrast):
+    """The contrast at half the size too."""
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        coarse = F.interpolate(self.conv(F.avg_pool2d(image, 2)), scale_factor=2)
+        return [super().forward(image)[0] + 0.5 * coarse]
+
+
 def test_half_precision_and_integers_are_near(installed, weights, tmp_path):
     write_folder(tmp_path / "set")
     files = image_files(tmp_path / "set" / "images", "int8")
     about = {**ABOUT, "image_size": 64}
     for precision, most in (("fp16", 0.02), ("int8", 0.5)):
         path = tmp_path / f"{precision}.onnx"
-        found = export(Contrast().eval(), about, weights, path, precision=precision, calibration=files)
+        found = export(TwoScales().eval(), about, weights, path, precision=precision, calibration=files)
         assert 0 < found.difference < most
         assert not found.unequal
         assert load_exported(path)[1]["precision"] == precision
+
+
+def test_convolutions_at_the_inputs_size_are_no_integers(installed, weights, tmp_path):
+    import onnx
+
+    files = image_files(write_folder(tmp_path / "set") / "images", "int8")
+    about, path = {**ABOUT, "image_size": 64}, tmp_path / "a.onnx"
+    export(TwoScales().eval(), about, weights, path, precision="int8", calibration=files)
+    nodes = onnx.load(path).graph.node
+    made_by = {node.output[0]: node.op_type for node in nodes}
+    of_input = [made_by[node.input[0]] for node in nodes if node.op_type == "Conv"]
+    assert sorted(of_input) == ["DequantizeLinear", "Pad"]  # the halved image, and the whole one
 
 
 class Sums(Contrast):
