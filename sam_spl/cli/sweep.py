@@ -80,7 +80,7 @@ def _label(word: Word) -> str:
     """How a value is written in a folder's name; a weights file with its run, since all are ``best.pt``."""
     text = str(word.text).strip("'\"").rstrip("/")
     parts = text.split("/")
-    is_file = word.key == "weights" and Path(parts[-1]).suffix in (".pt", ".pth", ".safetensors")
+    is_file = word.key == "weights" and Path(parts[-1]).suffix in (".pt", ".pth", ".safetensors", ".onnx")
     shown = parts[-2:] if is_file else parts[-1:]
     if {".", ".."} & {*shown}:  # no names of folders to write into
         shown = list(Path(text).resolve().parts[-len(shown) :])

@@ -13,6 +13,7 @@ from sam_spl.config import check_types, require, require_choice
 from sam_spl.data.config import CopyPasteConfig, DatasetConfig
 from sam_spl.errors import ConfigError
 from sam_spl.models.registry import ModelConfig
+from sam_spl.predict.config import ENGINES
 
 
 @dataclass
@@ -146,12 +147,13 @@ class TestConfig(RuntimeConfig):
 
     __test__ = False  # no test class, whatever pytest thinks of its name
 
-    weights: str = MISSING  # weights file or run folder; [a,b] for several
+    weights: str = MISSING  # weights file, run folder, or FILE.onnx of sam-spl export; [a,b] for several
     dataset: DatasetConfig = MISSING  # a file of configs/dataset/; [a,b] for one after the other
     precision: str = "fp32"  # fp32 | tf32 (CUDA) | bf16 | fp16 | auto
     split: str = "auto"  # test | val | train | all; auto: test, but all of a new folder without lists
     batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere; images of one size go together
     image_size: int | None = None  # side of the network's input; null: as the weights were trained
+    engine: str = "auto"  # torch; of FILE.onnx onnxruntime | openvino; auto: of these the first installed
     compile: str = "auto"  # auto (on a CPU, where it pays) | true | false: the network's forward pass
     native_size: bool = False  # every image at its own size, whatever the weights say
     train_size: int | None = None  # of published DATransNet weights, which do not state it
@@ -180,5 +182,6 @@ class TestConfig(RuntimeConfig):
             require(0 <= value < math.inf, key, value, "must be a number from 0 up")
         require_choice(self.empty, "empty", (None, "one", "zero", "skip"))
         require_choice(self.save_predictions, "save_predictions", (None, "npy", "png", "mat"))
+        require_choice(self.engine, "engine", ENGINES)
         require_choice(self.compile, "compile", ("auto", "true", "false"))
         require_choice(self.split, "split", ("auto", "test", "val", "train", "all"))

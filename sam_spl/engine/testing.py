@@ -26,7 +26,8 @@ from sam_spl.metrics.calibration import at_threshold, unlike
 from sam_spl.metrics.curves import levels, probabilities
 from sam_spl.models.registry import channels_of
 from sam_spl.predict.compiled import compiled
-from sam_spl.predict.predictor import load_network
+from sam_spl.predict.engines import ExportedNetwork, precision_name
+from sam_spl.predict.predictor import open_network
 from sam_spl.report.figures import write_figures
 from sam_spl.report.page import Sample, write_report
 from sam_spl.report.render import overlay, write_png
@@ -59,7 +60,6 @@ def test(config: TestConfig, *, world: World | None = None) -> Result | None:
     if world is None:
         with distributed(config.device, use_ddp=config.use_ddp, deterministic=config.deterministic) as joined:
             return test(config, world=joined)
-    world = world.at(config.precision)
     torch.manual_seed(config.seed)
     if not world.main:
         logging.getLogger("sam_spl").setLevel(logging.ERROR)  # one process says it for all
@@ -156,8 +156,14 @@ def open_test(config: TestConfig, world: World, part: Part | None = None) -> Ope
     """
     protocols = protocols_named(config.protocols)
     weights = find_weights(config.weights)
-    model, description = load_network(
-        weights, asdict(config.dataset), train_size=config.train_size, network=config.model
+    model, description, world = open_network(
+        weights,
+        world,
+        asdict(config.dataset),
+        engine=config.engine,
+        precision=config.precision,
+        train_size=config.train_size,
+        network=config.model,
     )
     place(model, world.device)
     normalise = normalise_of(description, channels_of(model))
@@ -170,7 +176,8 @@ def open_test(config: TestConfig, world: World, part: Part | None = None) -> Ope
     if part is None:
         part = data.part_to_test(trained_on) if config.split == "auto" else data.part(config.split)
     title = Path(data.where).name if config.dataset.name == "custom" else config.dataset.name
-    folder = test_folder(weights, title, data.lists, part.role, image_size, _only(config, data))
+    engine = model.engine if isinstance(model, ExportedNetwork) else ""
+    folder = test_folder(weights, title, data.lists, part.role, image_size, _only(config, data), engine)
     if config.output_dir is not None:
         folder = Path(config.output_dir).expanduser()
     parts = (weights, model, description, normalise, image_size, data, part, part.open(), folder, protocols)
@@ -235,7 +242,7 @@ def _write(tested: OpenTest, counts: DatasetCounts) -> Result:
         text = "{threshold:.5f}, of these weights: {detected} targets found, {alarms_per_frame:.3f} false "
         text += "alarms a frame, any in {alarmed:.1%} of frames"
         about.append(("threshold", text.format(**told)))
-        now = {"image_size": tested.image_size, "precision": tested.world.precision_name}
+        now = {"image_size": tested.image_size, "precision": precision_name(tested.model, tested.world)}
         if differing := unlike(tested.description.get("calibration", {}), now):
             about.append(("note", differing))
     order = worst(counts)
@@ -305,7 +312,7 @@ def _report(
         "dataset": dataset,
         "image_size": tested.image_size,
         "device": str(tested.world.device),
-        "precision": tested.world.precision_name,
+        "precision": precision_name(tested.model, tested.world),
         "versions": versions(),
     }
     about = _about(tested)
@@ -323,8 +330,9 @@ def _about(tested: OpenTest) -> list[tuple[str, str]]:
         if part.role in data.parts
         else f"{part.count} images ({part.role})"
     )
+    computed = f", {tested.model.name}" if isinstance(tested.model, ExportedNetwork) else ""
     rows = [
-        ("model", f"{tested.title}, network input {tested.image_size or 'as stored'}"),
+        ("model", f"{tested.title}{computed}, network input {tested.image_size or 'as stored'}"),
         ("data set", f"{data.title}, lists {data.lists}, {images}"),
     ]
     notes = []

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sam_spl.errors import InputError
+from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import atomic
 from sam_spl.models import registry
+from sam_spl.predict.engines import ExportedNetwork
 from sam_spl.runtime import World, cache_folder, cpp_compiler
 
 log = logging.getLogger(__name__)
@@ -68,11 +69,14 @@ def compiled(
         images: how many are to come.
 
     Raises:
+        ConfigError: it is wanted of an exported file.
         InputError: it is wanted, and this machine cannot (no C++ compiler), or the compiled network answers
             otherwise; or others can write where packages are kept.
     """
     if wanted == "false" or (wanted == "auto" and not getattr(model, "gains_by_compiling", False)):
         return model
+    if isinstance(model, ExportedNetwork):
+        raise ConfigError("compile: the engine of an exported file compiles it. Leave compile=true out.")
     if world.device.type != "cpu":
         return torch.compile(model, dynamic=False) if wanted == "true" else model  # type: ignore[return-value]
     package = cache_folder() / "compiled" / f"{_name(model, shape, world)}.pt2"

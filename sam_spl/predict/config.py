@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from sam_spl.config import require, require_choice
 from sam_spl.errors import ConfigError
 
+ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 RANGES = ("auto", "full", "minmax", "percentile")
 SAVED = ("mask", "overlay", "prob", "npy")
 
@@ -19,15 +20,16 @@ class PredictConfig:
     """Find targets in images and videos: masks, overlays, a table of detections and a COCO file."""
 
     input: list[str] = MISSING  # images, folders with all below, patterns, videos, TIFF stacks
-    weights: str = MISSING  # weights file or run folder
+    weights: str = MISSING  # weights file, run folder, or FILE.onnx of sam-spl export
     output: str = MISSING  # folder to write into; where an earlier run was interrupted, this one goes on
     threshold: float | None = None  # target is what is more probable; null: the weights' own, else 0.5
     min_area: int = 1  # regions of fewer pixels do not count
     top: int | None = None  # at most so many detections a frame, those with the highest peaks
     tta: bool = False  # average over flips and turns, for up to eight times the time
     batch_size: int | None = None  # frames predicted together; null: 1 on a CPU, else 4
-    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps; FILE.onnx computes on the CPU
     precision: str = "auto"  # auto | fp32 | tf32 | bf16 | fp16
+    engine: str = "auto"  # torch; of FILE.onnx onnxruntime | openvino; auto: of these the first installed
     compile: str = "auto"  # auto (on a CPU, where it pays) | true | false, of networks with a square input
     range: str = (
         "auto"  # how values get to [0, 1]: full | minmax | percentile; auto: full for 8 bits, else minmax
@@ -47,6 +49,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         require_choice(self.range, "range", RANGES)
         require_choice(self.precision, "precision", ("auto", "fp32", "tf32", "bf16", "fp16"))
+        require_choice(self.engine, "engine", ENGINES)
         require_choice(self.compile, "compile", ("auto", "true", "false"))
         for one in self.save:
             require_choice(one, "save", SAVED)

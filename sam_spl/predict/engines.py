@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sam_spl.errors import ConfigError, InputError, nearest
+from sam_spl.runtime import World, pick_precision
 from sam_spl.weights.description import check_description
 from sam_spl.weights.formats import first_line
 
@@ -31,15 +34,23 @@ class ExportedNetwork(nn.Module):
     Args:
         answer: from images (B, C, H, W), sides multiples of :data:`MULTIPLE`, to logits (B, 1, H, W).
         in_channels: C.
+        engine: what computes.
+        precision: of the file, and what it is computed in where that is another.
 
     Shape:
         - image: (B, C, H, W), values in [0, 1], any H and W (padded by repeating the edge)
         - returns: one logit map (B, 1, H, W), in a list
     """
 
-    def __init__(self, answer: Answer, in_channels: int) -> None:
+    def __init__(self, answer: Answer, in_channels: int, engine: str, precision: str) -> None:
         super().__init__()
         self._answer, self.in_channels = answer, in_channels
+        self.engine, self.precision = engine, precision
+
+    @property
+    def name(self) -> str:
+        """Engine and precision, for tables."""
+        return f"{self.engine} {self.precision}"
 
     def forward(self, image: Tensor) -> list[Tensor]:
         height, width = image.shape[-2:]
@@ -49,8 +60,20 @@ class ExportedNetwork(nn.Module):
         return [logits[..., :height, :width].to(image.device)]
 
 
+def is_exported(path: Path) -> bool:
+    """Whether a file is an exported network, by its name."""
+    return path.suffix.lower() == ".onnx"
+
+
+def precision_name(model: nn.Module, world: World) -> str:
+    """What a network computes in, as results state it."""
+    if isinstance(model, ExportedNetwork):
+        return model.name
+    return world.precision_name
+
+
 def load_exported(
-    file: str | Path, engine: str = "onnxruntime", *, precision: str = "fp32"
+    file: str | Path, engine: str = "auto", *, precision: str = "fp32"
 ) -> tuple[ExportedNetwork, dict[str, Any]]:
     """An exported file as a network, with what it says of itself.
 
@@ -59,23 +82,57 @@ def load_exported(
 
     Args:
         file: from ``sam-spl export``.
-        engine: one of :data:`ENGINES`.
-        precision: fp32, as the file has it; bf16 lets OpenVINO compute in bfloat16.
+        engine: one of :data:`ENGINES`; auto: the first of them that is installed.
+        precision: fp32, as the file has it; bf16 lets OpenVINO compute in bfloat16; auto does so where the
+            processor supports it.
 
     Raises:
         ConfigError: no such engine, its package is not installed, or it has no such precision.
         InputError: no such file, damaged, or not written by ``sam-spl export``.
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"engine: {engine!r} is unknown. Nearest: {nearest(engine, ENGINES)}.")
     path = Path(file).expanduser()
     if not path.is_file():
         raise InputError(f"weights: no file {path} (from {Path.cwd()}). Give a file of sam-spl export.")
-    answer, metadata = ENGINES[engine](path, precision)
+    name = _installed(path, engine)
+    bfloat16 = _in_bfloat16(name, precision)
+    answer, metadata = ENGINES[name].open(path, bfloat16)
     description = _description(path, metadata)
+    computed = f"{description.get('precision', 'fp32')}{' in bf16' if bfloat16 else ''}"
+    network = ExportedNetwork(answer, description["in_channels"], name, computed)
     inside = {"mean": description["mean"], "std": description["std"]}
-    network = ExportedNetwork(answer, description["in_channels"])
     return network.eval(), {**description, "mean": [0.0], "std": [1.0], "normalises": inside}
+
+
+def _installed(path: Path, engine: str) -> str:
+    """The engine that is meant, which is there."""
+    if engine == "torch":
+        raise ConfigError(
+            f"engine: torch runs weights files, and {path} is an exported one. Choose "
+            f"{' or '.join(ENGINES)}, or give the weights that it was exported from."
+        )
+    if engine not in ("auto", *ENGINES):
+        raise ConfigError(f"engine: {engine!r} is unknown. Nearest: {nearest(engine, ENGINES)}.")
+    names = list(ENGINES) if engine == "auto" else [engine]
+    for name in names:
+        if find_spec(name) is not None:
+            return name
+    raise ConfigError(
+        f'engine: {names[0]} is not installed. Run: pip install "sam-spl[{ENGINES[names[0]].extra}]"'
+    )
+
+
+def _in_bfloat16(engine: str, precision: str) -> bool:
+    """Whether an engine computes in bfloat16 at a precision that is asked for."""
+    if precision == "auto":
+        return ENGINES[engine].bfloat16 and pick_precision("auto", torch.device("cpu")) == torch.bfloat16
+    if precision == "bf16" and ENGINES[engine].bfloat16:
+        return True
+    if precision != "fp32":
+        raise ConfigError(
+            f"precision: {precision} is not valid, {engine} computes an exported file as it is"
+            f"{' or in bf16' if ENGINES[engine].bfloat16 else ''}. Leave it out, or export another."
+        )
+    return False
 
 
 def _description(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,16 +149,9 @@ def _description(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _onnxruntime(path: Path, precision: str) -> tuple[Answer, Mapping[str, Any]]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise _not_installed("onnxruntime", "export") from error
-    if precision != "fp32":
-        raise ConfigError(
-            f"precision: {precision} is not valid, onnxruntime computes as the file says. Choose fp32, or "
-            "export with --precision fp16."
-        )
+def _onnxruntime(path: Path, bfloat16: bool) -> tuple[Answer, Mapping[str, Any]]:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
@@ -117,18 +167,12 @@ def _onnxruntime(path: Path, precision: str) -> tuple[Answer, Mapping[str, Any]]
     return answer, session.get_modelmeta().custom_metadata_map
 
 
-def _openvino(path: Path, precision: str) -> tuple[Answer, Mapping[str, Any]]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise _not_installed("openvino", "openvino") from error
-    kinds = {"fp32": "f32", "bf16": "bf16"}
-    if precision not in kinds:
-        raise ConfigError(f"precision: {precision} is not valid, openvino has fp32 and bf16.")
+def _openvino(path: Path, bfloat16: bool) -> tuple[Answer, Mapping[str, Any]]:
+    import openvino
+
     core = openvino.Core()
-    # Left alone it takes bfloat16 where the processor has it.
-    settings = {
-        "INFERENCE_PRECISION_HINT": kinds[precision],
+    settings = {  # left alone it takes bfloat16 where the processor has it
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     try:
@@ -151,16 +195,28 @@ def _metadata_of(model: Any) -> dict[str, Any]:
     return {METADATA: model.get_rt_info(where).value} if model.has_rt_info(where) else {}
 
 
-def _not_installed(package: str, extra: str) -> ConfigError:
-    return ConfigError(f'engine: {package} is not installed. Run: pip install "sam-spl[{extra}]"')
-
-
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: cannot be read as an ONNX file ({first_line(error)}). Export it again.")
 
 
-#: From a file and a precision to a function that answers, and the file's metadata.
-ENGINES: dict[str, Callable[[Path, str], tuple[Answer, Mapping[str, Any]]]] = {
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
+@dataclass(frozen=True)
+class Engine:
+    """A package that runs exported files.
+
+    Attributes:
+        open: from a file, and whether to compute in bfloat16, to a function that answers, and the metadata of
+            the file.
+        extra: of this package, which installs it.
+        bfloat16: whether it can compute in bfloat16.
+    """
+
+    open: Callable[[Path, bool], tuple[Answer, Mapping[str, Any]]]
+    extra: str
+    bfloat16: bool
+
+
+#: By the names of their packages, the one to prefer first.
+ENGINES = {
+    "onnxruntime": Engine(_onnxruntime, "export", bfloat16=False),
+    "openvino": Engine(_openvino, "openvino", bfloat16=True),
 }

@@ -80,8 +80,8 @@ def export(
         weights: the file that the model is from; its SHA-256 goes into the file.
         output: file to write.
         images: names and images to compare both on, besides generated ones.
-        precision: fp32; fp16, weights and arithmetic where half precision holds; int8,
-            convolutions and linear layers, with ranges from ``calibration``.
+        precision: fp32; fp16, weights and arithmetic where half precision holds; int8, convolutions below
+            the input's size and linear layers, with ranges from ``calibration``.
         calibration: image files.
 
     Returns:
@@ -117,7 +117,7 @@ def export(
             graph = _quantised(graph, wide, calibration, normalise, description)
         _describe(graph, described)
         _save(graph, temporary)
-        exported, _ = load_exported(temporary)
+        exported, _ = load_exported(temporary, "onnxruntime")
         shown = chain(generated(description["image_size"]), images)
         found = compare(model, exported, shown, description, float(described["threshold"]))
         if precision == "fp32" and (found.difference > TOLERANCE or found.unequal):
@@ -274,17 +274,18 @@ def _drop_round_trips(graph: Any) -> None:
 
     kinds = onnx.TensorProto
     casts = [(node, node.attribute[0].i) for node in graph.node if node.op_type == "Cast"]
+    outputs = {one.name for one in graph.output}  # these names stay
     narrowed = {node.output[0]: node.input[0] for node, to in casts if to == kinds.FLOAT16}
     widened = {
         node.output[0]: narrowed[node.input[0]]
         for node, to in casts
-        if to == kinds.FLOAT and node.input[0] in narrowed
+        if to == kinds.FLOAT and node.input[0] in narrowed and node.output[0] not in outputs
     }
     for node in graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = widened.get(name, name)
     used = {name for node in graph.node if node.output[0] not in widened for name in node.input}
-    used |= {one.name for one in graph.output}
+    used |= outputs
     for node, _ in casts:
         if node.output[0] not in used:
             graph.node.remove(node)
@@ -293,7 +294,10 @@ def _drop_round_trips(graph: Any) -> None:
 def _quantised(
     graph: Any, wide: list[str], files: Sequence[Path], normalise: Normalise, description: Mapping[str, Any]
 ) -> Any:
-    """The graph with convolutions and linear layers of 8-bit integers, ranges of activations from images."""
+    """The graph with convolutions below the input's size and linear layers of 8-bit integers.
+
+    Ranges of activations are from images.
+    """
     import onnx
     from onnxruntime import quantization
 
@@ -314,12 +318,27 @@ def _quantised(
                 Images(),
                 op_types_to_quantize=["Conv", "Gemm", "MatMul"],
                 per_channel=True,
-                nodes_to_exclude=wide,
+                nodes_to_exclude=[*wide, *_full_size_nodes(graph)],
                 extra_options={"MatMulConstBOnly": True},  # linear layers, not attention's products
             )
         finally:
             logging.disable(logging.NOTSET)
         return onnx.load(target)
+
+
+def _full_size_nodes(graph: Any) -> list[str]:
+    """Convolutions at the size of the input, where integers blur targets of a few pixels most."""
+
+    def size(value: Any) -> list[str]:
+        return [side.dim_param for side in value.type.tensor_type.shape.dim[2:]]
+
+    sizes = {value.name: size(value) for value in (*graph.graph.value_info, *graph.graph.output)}
+    whole = size(graph.graph.input[0])
+    return [
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "Conv" and sizes.get(node.output[0]) == whole
+    ]
 
 
 def calibration_inputs(

@@ -25,6 +25,7 @@ from sam_spl.models.registry import channels_of
 from sam_spl.predict.compiled import compiled
 from sam_spl.predict.config import PredictConfig, side
 from sam_spl.predict.detections import Detection
+from sam_spl.predict.engines import precision_name
 from sam_spl.predict.frames import Frame, expected_frames, read
 from sam_spl.predict.inputs import (
     PARTS,
@@ -238,6 +239,7 @@ def _predictor(config: PredictConfig, world: World) -> Predictor:
         config.weights,
         str(world.device),
         config.precision,
+        engine=config.engine,
         dataset=config.dataset,
         train_size=config.train_size,
         image_size=side(config.image_size, "image_size"),
@@ -277,7 +279,7 @@ def _settings(config: PredictConfig, predictor: Predictor) -> dict[str, Any]:
         "weights": sha256(find_weights(config.weights)),
         "threshold": predictor.threshold,
         "image_size": predictor.image_size,
-        "precision": predictor.world.precision_name,
+        "precision": precision_name(predictor.model, predictor.world),
         **{key: getattr(config, key) for key in keys},
     }
 
@@ -320,7 +322,7 @@ def _finish(
         each, network = (1e3 * seconds / done.frames for seconds in (done.seconds, done.network))
         print(
             f"{done.frames} predicted now: {each:.0f} ms each, {network:.0f} of them in the network "
-            f"({world.device}, {world.precision_name})"
+            f"({world.device}, {precision_name(predictor.model, world)})"
         )
     print(f"values to [0, 1]: {ranges}")
     if promise := _promise(config, predictor, joined):
@@ -338,7 +340,7 @@ def _promise(config: PredictConfig, predictor: Predictor, joined: Joined) -> str
         predictor.calibration,
         {
             "image_size": predictor.image_size,
-            "precision": predictor.world.precision_name,
+            "precision": precision_name(predictor.model, predictor.world),
             "tta": config.tta,
             "tile": max(sides, key=lambda side: side or 0, default=None),
             "range": next((rule for rule in joined.ranges if rule != "full"), "full"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -22,10 +22,12 @@ from sam_spl.data.reading import as_image
 from sam_spl.errors import ConfigError
 from sam_spl.models.registry import channels_of
 from sam_spl.predict.detections import Detection, Regions, describe, regions
+from sam_spl.predict.engines import is_exported, load_exported
 from sam_spl.predict.maps import Size, check_finite, probabilities
 from sam_spl.predict.tiling import predict_tiled
 from sam_spl.resize import Image, resize_image, resize_logits
 from sam_spl.runtime import World, pick_device, place, promise_float32
+from sam_spl.weights.formats import find_weights
 from sam_spl.weights.loading import load_model
 
 log = logging.getLogger(__name__)
@@ -258,6 +260,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     *,
+    engine: str = "auto",
     dataset: str | None = None,
     train_size: int | None = None,
     image_size: int | Literal["auto"] | None = "auto",
@@ -268,14 +271,17 @@ def load(
     tta: bool = False,
     tile: Tile = "auto",
 ) -> Predictor:
-    """A predictor from a weights file or a run folder.
+    """A predictor from a weights file, a run folder or an exported file.
 
     Files of this toolkit state all that is needed. Published ones do not:
 
     Args:
-        file: as :func:`sam_spl.weights.formats.read_weights`.
+        file: as :func:`sam_spl.weights.formats.read_weights`, or FILE.onnx of ``sam-spl export``.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, fp32, bf16, fp16, or tf32 on CUDA.
+        precision: auto, fp32, bf16, fp16, or tf32 on CUDA; of FILE.onnx as
+            :func:`sam_spl.predict.engines.load_exported`.
+        engine: what computes: torch, or for FILE.onnx onnxruntime or openvino; auto: of the latter the first
+            that is installed.
         dataset: the set that published SAM-SPL weights were trained on, by any of its names: their images are
             normalised (and resized) as its recipe has it. None: as for any further set, with a warning.
         train_size: of published DATransNet weights, 256, or 512 for IRSTD-1k.
@@ -290,19 +296,27 @@ def load(
 
     Raises:
         InputError: as :func:`sam_spl.weights.loading.load_model`, or no such device.
-        ConfigError: no such data set, or a value out of range.
+        ConfigError: no such data set, an engine that is not installed or not for this file, or a value out of
+            range.
     """
     if image_size is not None and image_size != "auto":
         image_size = _whole("image_size", image_size, 1, "None or auto")
     settings = None if dataset is None else dataset_file(dataset)
-    model, description = load_network(file, settings, train_size=train_size, network=network)
-    chosen = pick_device(device)
     promise_float32()
+    model, description, world = open_network(
+        file,
+        World(0, 1, pick_device(device)),
+        settings,
+        engine=engine,
+        precision=precision,
+        train_size=train_size,
+        network=network,
+    )
     return Predictor(
         model,
         normalise_of(description, channels_of(model)),
         description["image_size"] if image_size == "auto" else image_size,
-        World(0, 1, chosen).at(precision),
+        world,
         description["resize"],
         threshold=description.get("threshold", 0.5) if threshold is None else threshold,
         min_area=min_area,
@@ -313,6 +327,51 @@ def load(
     )
 
 
+def open_network(
+    file: str | Path,
+    world: World,
+    dataset: Mapping[str, Any] | None = None,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    train_size: int | None = None,
+    network: str | type[nn.Module] | None = None,
+) -> tuple[nn.Module, dict[str, Any], World]:
+    """The network of a weights file or an exported file: one rule for testing and prediction.
+
+    Args:
+        file: as :func:`load`.
+        world: this process.
+        dataset: as :func:`load_network`.
+        engine: as :func:`load`.
+        precision: as :func:`load`.
+        train_size: as :func:`load_network`.
+        network: as :func:`load_network`.
+
+    Returns:
+        The network on the CPU, its description as of :func:`load_network`, and this process at the device and
+        precision that it computes with: exported files compute on the CPU.
+
+    Raises:
+        InputError: as :func:`load_network` and :func:`sam_spl.predict.engines.load_exported`.
+        ConfigError: an engine that is not installed or not for this file, or that has no such precision.
+    """
+    path = find_weights(file)
+    if is_exported(path):
+        exported, description = load_exported(path, engine, precision=precision)
+        if world.device.type != "cpu":
+            log.warning("%s: exported files compute on the CPU, not on %s", path, world.device)
+        return exported, description, replace(world, device=torch.device("cpu")).at("fp32")
+    if engine not in ("auto", "torch"):
+        output = path.with_suffix(".onnx")
+        raise ConfigError(
+            f"engine: {engine} runs exported files, and {path} is a weights file. Run: sam-spl export {path} "
+            f"--output {output}, and give --weights {output}."
+        )
+    model, description = load_network(file, dataset, train_size=train_size, network=network)
+    return model, description, world.at(precision)
+
+
 def load_network(
     file: str | Path,
     dataset: Mapping[str, Any] | None = None,
@@ -320,7 +379,7 @@ def load_network(
     train_size: int | None = None,
     network: str | type[nn.Module] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a weights file and all that is needed to use it: one rule for testing and prediction.
+    """The network of a weights file, on the CPU, and all that is needed to use it.
 
     Published weights of SAM-SPL (and plain state dicts) do not state the normalisation and the size of the
     network's input. Then those of the data set are taken, as the published code does, and a warning says

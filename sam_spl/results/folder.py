@@ -46,7 +46,13 @@ class Result:
 
 
 def test_folder(
-    weights: Path, dataset: str, lists: str, split: str, image_size: int | None, only: str = ""
+    weights: Path,
+    dataset: str,
+    lists: str,
+    split: str,
+    image_size: int | None,
+    only: str = "",
+    engine: str = "",
 ) -> Path:
     """The folder beside a weights file that one kind of test of it is written into.
 
@@ -57,9 +63,10 @@ def test_folder(
         split: train, val, test or all.
         image_size: side of the network's input; None for each image's own size.
         only: what tells the set from others of its title; six digits of a hash of it end the name.
+        engine: of an exported file.
     """
     file = weights.stem if weights.suffix == ".safetensors" else weights.name
-    parts = [file, dataset, "" if lists == "none" else lists, split, str(image_size or "native")]
+    parts = [file, engine, dataset, "" if lists == "none" else lists, split, str(image_size or "native")]
     parts += [_digits(only, 6)] if only else []
     # Weights that come with the toolkit may lie where no user writes.
     beside = Path("checkpoints") if weights.parent == weights_folder() else weights.parent

@@ -64,6 +64,8 @@ def read_weights(file: str | Path, network: Any = None) -> Weights:
         InputError: no such file, not a weights file, damaged, malformed, or pickled code instead of tensors.
     """
     path = find_weights(file)
+    if path.suffix.lower() == ".onnx":
+        raise InputError(f"{path}: an exported file is for test and predict alone. Give its weights file.")
     if path.suffix == ".safetensors":
         state, description = _read_safetensors(path)
         return _plain(path, state, network) if description is None else _ours(path, state, description)

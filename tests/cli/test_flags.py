@@ -309,6 +309,10 @@ def test_no_job_of_several_is_dropped_for_its_name():
     named = _named("test", line, several=SEVERAL)
     assert len(named) == 6
     assert "s2_best.pt-nudt_sirst" in named
+    assert list(_named("test", "weights=[a/best.onnx,b/best.onnx]", several=SEVERAL)) == [
+        "a_best.onnx",
+        "b_best.onnx",
+    ]
     for word in ("weights=a/s1/best.pt,b/s1/best.pt", "weights=x/seed1,y/seed1"):
         with pytest.raises(ConfigError, match="would both be named"):
             _named("test", word, several=SEVERAL)

@@ -46,6 +46,13 @@ def test_whatever_differs_has_a_folder_of_its_own():
     )
 
 
+def test_each_engine_of_an_exported_file_has_a_folder_of_its_own():
+    names = [
+        folder_of(Path("r/a.onnx"), "S", "", "test", 96, "", of).name for of in ("openvino", "onnxruntime")
+    ]
+    assert names == ["test-a.onnx-openvino-S-test-96", "test-a.onnx-onnxruntime-S-test-96"]
+
+
 @pytest.mark.parametrize("only", ["/d1/mine", "/d2/mine", '[96, {"test": 4}, 1]'])
 def test_what_tells_sets_of_one_name_apart_is_in_the_name(only):
     folder = folder_of(Path("r/best.pt"), "mine", "", "test", 96, only)
