@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from sam_spl.cli.command import Command
-from sam_spl.config import require
+from sam_spl.config import require, require_choice
 
 
 @dataclass
@@ -20,13 +20,14 @@ class AdaptConfig:
     epochs: int = 6
     images: int = 200  # frames with new targets in them, an epoch
     most_frames: int = 500  # that are used, evenly spread over what is given
-    keep_detections: bool = True  # what the weights find in the frames stays a target, else background
+    detections: str = "erase"  # what the weights find in the frames: erase | keep (as targets) | background
+    scenes: float = 0.5  # share of generated scenes among the images
     areas: list[float] = field(default_factory=lambda: [5.0, 200.0])  # pixels of targets, from and to
     scr: list[float] = field(default_factory=lambda: [3.0, 30.0])  # signal-to-clutter ratio, from and to
     most_targets: int = 3  # implanted into a frame
     dark: float = 0.0  # share of targets darker than their surroundings
     batch_size: int = 4
-    lr: float = 1e-3
+    lr: float = 5e-4
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     precision: str = "auto"  # auto (bf16 where the hardware supports it) | fp32 | tf32 (CUDA) | bf16 | fp16
@@ -37,7 +38,9 @@ class AdaptConfig:
             require(getattr(self, key) >= 1, key, getattr(self, key), "give a whole number from 1")
         for key in ("areas", "scr"):
             require(len(getattr(self, key)) == 2, key, getattr(self, key), "give two numbers, as [3,30]")
-        require(0 <= self.dark <= 1, "dark", self.dark, "must be in [0, 1]")
+        for key in ("dark", "scenes"):
+            require(0 <= getattr(self, key) <= 1, key, getattr(self, key), "must be in [0, 1]")
+        require_choice(self.detections, "detections", ("erase", "keep", "background"))
         require(self.lr > 0, "lr", self.lr, "must be above 0")
 
 
@@ -63,14 +66,15 @@ def adapt(config: AdaptConfig) -> None:
             config.lr,
             config.most_frames,
             targets,
-            config.keep_detections,
+            config.scenes,
+            config.detections,
         ),
         device=config.device,
         precision=config.precision,
         seed=config.seed,
         overwrite=config.overwrite,
     )
-    print(f"{done.frames} frames, {done.kept} detections in them stayed targets")
+    print(f"{done.frames} frames, {done.found} detections in them ({config.detections})")
     print("targets implanted into the last fifth of the frames, which were not trained on:")
     for name, result in (("before", done.before), ("after", done.after)):
         scores = result.scores
@@ -88,10 +92,7 @@ COMMAND = Command(
     positional=("frames",),
     aliases={
         "-o": "output",
-        **{
-            f"--{key.replace('_', '-')}": key
-            for key in ("most_frames", "keep_detections", "most_targets", "batch_size")
-        },
+        **{f"--{key.replace('_', '-')}": key for key in ("most_frames", "most_targets", "batch_size")},
     },
     examples=(
         "sam-spl adapt my_camera/ --weights datransnet-sirst --output checkpoints/my_camera",

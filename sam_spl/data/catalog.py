@@ -23,6 +23,8 @@ from sam_spl.data.targets import Targets
 from sam_spl.data.varied import VariedSource
 from sam_spl.errors import ConfigError, InputError
 
+_SCENE = 256  # pixels of the generated scenes among implanted frames
+
 #: Training images that weights files record of a folder without lists.
 _SAMPLES = 16
 
@@ -363,9 +365,17 @@ def _implanted(config: DatasetConfig, counts: Numbers, seeds: Numbers, arguments
     frames = find_frames(root)
     begin = len(frames) - max(1, len(frames) // 5) if len(frames) > 1 else 0
     of = {"train": frames[: begin or None], "val": frames[begin:], "test": frames[begin:]}
+    share = arguments.pop("scenes", 0.0)
     targets = Targets(**arguments)
     return f"targets implanted into {len(frames)} frames of {root}", {
-        role: ImplantedSource(of[role], count, seed=seeds[role], targets=targets)
+        role: ImplantedSource(
+            of[role],
+            count,
+            seeds[role],
+            targets,
+            VariedSource(count, max(_SCENE, _side(config)), seeds[role], targets),
+            share if role == "train" else 0.0,
+        )
         for role, count in counts.items()
     }
 

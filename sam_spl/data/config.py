@@ -51,7 +51,7 @@ def _normal(mean: list[float], std: list[float]) -> bool:
 _SYNTHETIC: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("train", "val", "test"), (_count, "give a number of images")),
     **dict.fromkeys(("areas", "scr"), (_range, "give two numbers, as [1,100]")),
-    **dict.fromkeys(("empty", "dark"), (_share, "must be in [0, 1]")),
+    **dict.fromkeys(("empty", "dark", "scenes"), (_share, "must be in [0, 1]")),
     "most_targets": (lambda value: _count(value) and value > 0, "give a whole number above 0"),
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 from sam_spl.data.pairing import Files
 from sam_spl.data.reading import read_image, read_mask
 from sam_spl.data.targets import Targets
+from sam_spl.data.varied import VariedSource
 from sam_spl.errors import InputError
 from sam_spl.resize import Image, Mask
 
@@ -49,12 +50,17 @@ class ImplantedSource:
         count: number of images.
         seed: of the whole set.
         targets: which targets.
+        scenes: a share of the images is generated whole, so that a network does not forget what these frames
+            do not show; None for none.
+        share: how large it is.
     """
 
     frames: Sequence[CameraFrame]
     count: int
     seed: int = 0
     targets: Targets = field(default_factory=Targets)
+    scenes: VariedSource | None = None
+    share: float = 0.0
 
     def __len__(self) -> int:
         return self.count
@@ -69,6 +75,9 @@ class ImplantedSource:
         Raises:
             InputError: a file cannot be read, or a mask has another size than its frame.
         """
+        rng = np.random.default_rng((self.seed, index))
+        if self.scenes is not None and rng.random() < self.share:
+            return self.scenes.load(index)
         frame = self.frames[index % len(self.frames)]
         image = read_image(frame.image)
         mask = np.zeros(image.shape[:2], bool) if frame.mask is None else read_mask(frame.mask)
@@ -77,7 +86,7 @@ class ImplantedSource:
         full = np.iinfo(image.dtype).max
         grey = np.asarray(image if image.ndim == 2 else image.mean(-1), np.float32) / np.float32(full)
         before = grey.copy()
-        self.targets.implant(np.random.default_rng((self.seed, index)), grey, mask, noise=0.0)
+        self.targets.implant(rng, grey, mask, noise=0.0)
         added = full * (grey - before)
         changed = image + (added if image.ndim == 2 else added[..., None])
         return np.clip(changed + 0.5, 0, full).astype(image.dtype), mask

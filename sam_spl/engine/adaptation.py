@@ -26,6 +26,7 @@ from sam_spl.models.registry import ModelConfig
 from sam_spl.predict.frames import Frame, expected_frames, read
 from sam_spl.predict.inputs import list_files, name_sources
 from sam_spl.predict.predictor import Prediction, Predictor, load
+from sam_spl.resize import Image
 from sam_spl.results.folder import Result
 from sam_spl.runtime import one_opencv_thread
 
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 #: Folder of the frames that were taken and their masks, in the run folder.
 FRAMES = "frames"
+#: What becomes of detections in the frames: painted over, targets, or background to be passed over.
+DETECTIONS = ("erase", "keep", "background")
+_DOUBT = 0.1  # probability from which erasing takes a pixel for part of a target
 _TESTED, _EACH = 100, 10  # images that old and new weights are tested on, and how often each frame at most
 _CROP = 192  # side in pixels of what a network without a size of its own is trained on
 
@@ -48,8 +52,8 @@ class Adaptation:
         lr: the largest learning rate.
         most_frames: of what is given, so many are used, evenly spread.
         targets: that are put into the frames.
-        keep_detections: what the weights find in a frame before stays a target in it. Otherwise it is
-            background, and the network learns to pass it over.
+        scenes: share of generated scenes among the images, so that the network keeps what it knows of others.
+        detections: what becomes of what the weights find in the frames, one of :data:`DETECTIONS`.
     """
 
     epochs: int
@@ -58,7 +62,8 @@ class Adaptation:
     lr: float
     most_frames: int
     targets: Targets
-    keep_detections: bool = True
+    scenes: float
+    detections: str
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,14 @@ class Adapted:
     Attributes:
         weights: the new file.
         frames: how many were used.
-        kept: detections in them that stayed targets.
+        found: detections in them, by the weights' threshold.
         before: a test of the old weights on implanted frames that were not trained on.
         after: the same test of the new weights.
     """
 
     weights: Path
     frames: int
-    kept: int
+    found: int
     before: Result
     after: Result
 
@@ -112,9 +117,7 @@ def adapt(
     if not overwrite:
         RunFolder(folder).check_free()
     with one_opencv_thread():
-        frames, kept = _take(
-            words, folder / FRAMES, predictor if how.keep_detections else None, how.most_frames
-        )
+        frames, found = _take(words, folder / FRAMES, predictor, how)
     run = train(config)
     held_out = max(1, frames // 5)
     synthetic = config.dataset.synthetic | {"test": min(_TESTED, _EACH * held_out)}
@@ -136,7 +139,7 @@ def adapt(
         assert result is not None
         return result
 
-    return Adapted(run.best, frames, kept, tested(weights, "test-before"), tested(run.best, "test-after"))
+    return Adapted(run.best, frames, found, tested(weights, "test-before"), tested(run.best, "test-after"))
 
 
 def _training(
@@ -165,7 +168,7 @@ def _training(
     counts = {"train": how.images, "val": 0, "test": 0}  # tests follow when the frames are there
     return TrainConfig(
         model=ModelConfig(made["model"], arguments=made["arguments"]),
-        dataset=replace(dataset, synthetic=counts | asdict(how.targets)),
+        dataset=replace(dataset, synthetic=counts | asdict(how.targets) | {"scenes": how.scenes}),
         loss=settings.read(LossConfig, settings.group_file("loss", "bce_iou"), at="loss"),
         trainer=TrainerConfig(
             epochs=how.epochs, batch_size=how.batch_size, selection="last", ema_decay=0.99, clip_grad=5.0
@@ -182,23 +185,26 @@ def _training(
     )
 
 
-def _take(words: list[str], folder: Path, predictor: Predictor | None, most: int) -> tuple[int, int]:
-    """Write frames and the masks of what is found in them; how many of each."""
+def _take(words: list[str], folder: Path, predictor: Predictor, how: Adaptation) -> tuple[int, int]:
+    """Write frames, and the masks of targets that stay in them; how many frames, and detections in them."""
     shutil.rmtree(folder, ignore_errors=True)
-    number = kept = 0
-    for frame in _spread(words, folder.parent, most):
+    number = found = 0
+    for frame in _spread(words, folder.parent, how.most_frames):
         number += 1
         name, image = f"{frame.name}.png", frame.image
         if image.dtype == np.float32:  # scaled from files whose values do not fill their type
             image = np.round(image * 65535).astype(np.uint16)
-        _write(folder / "images" / name, image)
-        if predictor is not None:
-            mask, targets = _sure(predictor(image))
-            kept += targets
+        prediction = predictor(image)
+        mask, targets = _sure(prediction)
+        found += targets
+        if how.detections == "keep":
             _write(folder / "masks" / name, mask.astype(np.uint8) * 255)
+        elif how.detections == "erase":
+            image = _erased(image, prediction.prob > _DOUBT)
+        _write(folder / "images" / name, image)
     if not number:
         raise InputError(f"input: no frame of {', '.join(words)} can be read.")
-    return number, kept
+    return number, found
 
 
 def _sure(found: Prediction) -> tuple[NDArray[np.bool_], int]:
@@ -207,6 +213,14 @@ def _sure(found: Prediction) -> tuple[NDArray[np.bool_], int]:
     regions = cv2.connectedComponents(wide, connectivity=8)[1]
     sure = np.unique(regions[found.prob > found.threshold])
     return np.isin(regions, sure), len(sure)
+
+
+def _erased(image: Image, found: NDArray[np.bool_]) -> Image:
+    """The image with what was found painted over from its surroundings."""
+    around = cv2.dilate(found.astype(np.uint8), np.ones((5, 5), np.uint8))
+    channels = np.moveaxis(image[..., None] if image.ndim == 2 else image, -1, 0)
+    painted = [cv2.inpaint(np.ascontiguousarray(one), around, 5, cv2.INPAINT_TELEA) for one in channels]
+    return painted[0] if image.ndim == 2 else np.stack(painted, -1)
 
 
 def _spread(words: list[str], output: Path, most: int) -> Iterator[Frame]:

@@ -6,10 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from sam_spl.cli.main import execute
+from sam_spl.config import read
 from sam_spl.data.synthetic import SyntheticSource
-from sam_spl.engine.adaptation import _sure
+from sam_spl.engine.adaptation import _erased, _sure
+from sam_spl.engine.config import TrainConfig
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model, built_from
 from sam_spl.predict.predictor import Prediction, load
@@ -45,7 +48,8 @@ def test_new_weights_see_what_the_old_ones_saw(tmp_path, frames, capsys, size):
     trained_on = {"dataset": "SIRST", "lists": "50_50", "fingerprint": "ab", "sets": {"SIRST": "ab"}}
     weights = made(tmp_path, size, threshold=0.9, trained_on=trained_on)
     run = tmp_path / "run"
-    execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), *QUICK])
+    keep = ["--detections", "keep"]
+    execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), *keep, *QUICK])
     out = capsys.readouterr().out
     assert "6 frames, " in out
     assert out.index("  before  IoU") < out.index("  after   IoU")
@@ -72,7 +76,7 @@ def test_new_weights_see_what_the_old_ones_saw(tmp_path, frames, capsys, size):
 
 def test_frames_are_spread_over_what_is_given_and_detections_may_be_background(tmp_path, frames):
     run = tmp_path / "run"
-    few = ["--most-frames", "3", "--keep-detections", "false"]
+    few = ["--most-frames", "3", "--detections", "background"]
     weights = made(tmp_path, 64)
     execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), *few, *QUICK])
     taken = sorted(path.relative_to(run / "frames").as_posix() for path in (run / "frames").rglob("*.png"))
@@ -80,7 +84,7 @@ def test_frames_are_spread_over_what_is_given_and_detections_may_be_background(t
     with pytest.raises(ConfigError, match="holds a run already"):
         execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), *QUICK])
     execute(["adapt", str(frames), "--weights", str(weights), "--output", str(run), "--overwrite", *QUICK])
-    assert len(list((run / "frames").rglob("*.png"))) == 12  # and nothing of the run before
+    assert len(list((run / "frames").rglob("*.png"))) == 6  # and nothing of the run before
 
 
 def test_the_same_command_gives_the_same_weights(tmp_path, frames):
@@ -134,3 +138,28 @@ def test_a_target_stays_in_its_whole_width_if_its_peak_is_above_the_threshold():
     np.testing.assert_array_equal(low[0], prob > 0.3)
     assert low[1] == 2
     assert _sure(Prediction(np.zeros((20, 30), np.uint8), 0 * prob))[1] == 0
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(np.uint8, 1), (np.uint8, 3), (np.uint16, 1), (np.uint16, 3)])
+def test_what_is_found_may_be_painted_over(kind, channels):
+    level = np.iinfo(kind).max // 4
+    image = np.full((40, 50, channels), level, kind)
+    found = np.zeros((40, 50), bool)
+    found[10:14, 20:26] = True
+    image[9:15, 19:27] = 3 * level  # the foot of its signal is wider than what was found
+    erased = _erased(image if channels == 3 else image[..., 0], found)
+    assert erased.dtype == kind
+    assert np.abs(erased.astype(int) - level).max() <= 0.02 * level
+
+
+def test_a_share_of_the_images_is_generated(tmp_path, frames):
+    run = tmp_path / "run"
+    weights = made(tmp_path, 64)
+    asked = ["adapt", str(frames), "--weights", str(weights), "--output", str(run), *QUICK]
+    execute([*asked, "--scenes", "0.3", "--detections", "erase"])
+    config = read(TrainConfig, OmegaConf.to_container(OmegaConf.load(run / "config.yaml")))
+    assert config.dataset.synthetic["scenes"] == 0.3
+    names = {"--scenes": ["1.5"], "--detections": ["forget"]}
+    for key, value in names.items():
+        with pytest.raises(ConfigError, match=key[2:]):
+            execute([*asked, key, *value])

@@ -10,6 +10,7 @@ from sam_spl.data.catalog import open_dataset
 from sam_spl.data.config import DatasetConfig
 from sam_spl.data.implanted import CameraFrame, ImplantedSource, find_frames
 from sam_spl.data.targets import Targets
+from sam_spl.data.varied import VariedSource
 from sam_spl.errors import InputError
 
 ALWAYS = Targets(areas=(10, 40), empty=0)
@@ -100,3 +101,17 @@ def test_what_cannot_be_used_is_said(tmp_path):
     )
     with pytest.raises(InputError, match="another size"):
         ImplantedSource([small], 1).load(0)
+
+
+def test_a_share_of_training_images_is_generated_whole(tmp_path):
+    frames = [CameraFrame(write(tmp_path / "a.png", np.full((80, 100), 7, np.uint8)))]
+    scenes = VariedSource(200, 64, seed=3)
+    source = ImplantedSource(frames, 200, 3, ALWAYS, scenes, 0.3)
+    shapes = [source.load(index)[0].shape for index in range(200)]
+    assert np.mean([shape == (64, 64) for shape in shapes]) == pytest.approx(0.3, abs=0.1)
+    index = shapes.index((64, 64))
+    np.testing.assert_array_equal(source.load(index)[0], scenes.load(index)[0])
+    synthetic = {"train": 40, "test": 10, "scenes": 1.0}
+    data = open_dataset(DatasetConfig.named("implanted", data_path=str(tmp_path), synthetic=synthetic))
+    assert {data.part("train").open().load(index)[0].shape for index in range(9)} == {(256, 256)}
+    assert {data.part("test").open().load(index)[0].shape for index in range(9)} == {(80, 100)}
