@@ -75,7 +75,8 @@ def adapt(config: AdaptConfig) -> None:
         overwrite=config.overwrite,
     )
     print(f"{done.frames} frames, {done.found} detections in them ({config.detections})")
-    print("targets implanted into the last fifth of the frames, which were not trained on:")
+    where = "the last fifth of the frames, which were not trained on" if done.frames > 1 else "that frame"
+    print(f"targets implanted into {where}:")
     for name, result in (("before", done.before), ("after", done.after)):
         scores = result.scores
         print(

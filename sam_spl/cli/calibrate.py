@@ -109,7 +109,7 @@ COMMAND = Command(
     positional=("weights",),
     aliases={"-o": "output"},
     examples=(
-        "sam-spl calibrate checkpoints/my_run --dataset sirst --lists idx_427 --split val --budget 0.1",
+        "sam-spl calibrate checkpoints/my_run --dataset sirst --lists idx_427 --split val --budget 0.2",
         "sam-spl calibrate checkpoints/my_run --dataset ./my_images --split all --budget 0.02",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +26,9 @@ class CameraFrame:
 
 
 def find_frames(root: Path) -> list[CameraFrame]:
-    """The images of a folder in the order of their names: of ``images/``, or all below.
+    """The images of a folder, of its ``images/`` or all below, by name; numbers in names by their value.
 
-    Masks, where there are any, are found as those of a data set are.
+    Masks are those of ``masks/`` beside ``images/``, if it is there.
 
     Raises:
         InputError: no folder, or no image in it.
@@ -35,7 +36,10 @@ def find_frames(root: Path) -> list[CameraFrame]:
     if not root.is_dir():
         raise InputError(f"dataset: no folder {root}. Give the folder of frames as --data_path.")
     files = Files.below(root, masks_needed=False)
-    return [CameraFrame(path, files.mask(name)) for name, path in files.images.items()]
+    in_order = sorted(
+        files.images, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)]
+    )
+    return [CameraFrame(files.images[name], files.mask(name)) for name in in_order]
 
 
 @dataclass(frozen=True)

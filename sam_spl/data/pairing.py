@@ -37,7 +37,8 @@ class Files:
     def below(cls, root: Path, *, masks_needed: bool = True) -> Files:
         """Find them: ``images/`` and ``masks/`` in any spelling, or images with ``*_mask`` files among them.
 
-        Without need of masks, images without a folder of their own may also be nested.
+        Without need of masks, images without a folder of their own may also be nested, and each of them is an
+        image whatever its name ends with.
 
         Raises:
             InputError: no image, or no mask at all where they are needed.
@@ -46,9 +47,10 @@ class Files:
         images = files_below(image_folder) if image_folder else files_below(root, nested=not masks_needed)
         if not images:
             raise InputError(f"dataset: {root} has no images/ folder (or images/ is empty).")
+        masks: Mapping[str, Path] = {}
         if mask_folder:
             masks = files_below(mask_folder)
-        else:  # both in one folder
+        elif masks_needed:  # both in one folder
             masks = {name: path for name, path in images.items() if _image_name(name) in images}
             images = {name: path for name, path in images.items() if name not in masks}
         if masks_needed and not masks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +17,7 @@ Field = NDArray[np.float32]
 OUTLINE = 1 / 3  # of a target's peak: where its mask ends
 _MARGIN = 3  # pixels between two targets, and around a target that count as its surroundings
 _WEAKEST, _STRONGEST = 0.04, 0.75  # contrast of a target's peak, of full scale
+_LARGEST = 10000  # pixels of a target
 _TRIES = 20  # places that are looked at for a target
 
 
@@ -46,8 +48,14 @@ class Targets:
     dark: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.areas[0] <= self.areas[1] or not 0 < self.scr[0] <= self.scr[1]:
-            raise ConfigError(f"dataset: areas {self.areas} and scr {self.scr} must be positive and in order")
+        if (
+            not 1 <= self.areas[0] <= self.areas[1] <= _LARGEST
+            or not 0 < self.scr[0] <= self.scr[1] < math.inf
+        ):
+            raise ConfigError(
+                f"dataset: areas {self.areas} must be in order and in [1, {_LARGEST}] pixels, and "
+                f"scr {self.scr} in order, above 0 and finite."
+            )
 
     def implant(self, rng: np.random.Generator, image: Field, mask: Mask, noise: float) -> None:
         """Add targets to an image and mark them, both in place. A crowded image keeps those it has room for.

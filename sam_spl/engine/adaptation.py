@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sam_spl.engine.config import LossConfig, OptimizerConfig, TestConfig, Train
 from sam_spl.engine.record import RunFolder
 from sam_spl.engine.testing import test
 from sam_spl.engine.training import train
-from sam_spl.errors import InputError
+from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import atomic
 from sam_spl.models.registry import ModelConfig
 from sam_spl.predict.frames import Frame, expected_frames, read
@@ -112,10 +113,9 @@ def adapt(
         ConfigError: a value that is not valid, or the folder holds a run.
         InputError: no frame can be read, or files are not what they should be.
     """
+    _check(words, weights, folder, overwrite=overwrite)
     predictor = load(weights, device, precision)
     config = _training(predictor, weights, folder, how, device, precision, seed, overwrite)
-    if not overwrite:
-        RunFolder(folder).check_free()
     with one_opencv_thread():
         frames, found = _take(words, folder / FRAMES, predictor, how)
     run = train(config)
@@ -185,9 +185,41 @@ def _training(
     )
 
 
+def _check(words: list[str], weights: Path, folder: Path, *, overwrite: bool) -> None:
+    """Nothing that is used is replaced, and nothing that another command wrote.
+
+    Raises:
+        ConfigError: it would be.
+        InputError: there are no frames.
+    """
+    files, _ = list_files(words, folder)
+    place = (folder / FRAMES).resolve()
+    if any(file.resolve().is_relative_to(place) for file in files):
+        raise ConfigError(f"output: the frames lie in {place}, which is written anew. Choose another folder.")
+    if weights.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"output: {folder} holds the weights to start from. Choose another folder.")
+    run = RunFolder(folder)
+    if not overwrite:
+        run.check_free()
+    if place.exists() and not (overwrite and (folder / "config.yaml").is_file()):
+        raise ConfigError(f"output: {place} is there already, and of no run. Choose another folder.")
+
+
 def _take(words: list[str], folder: Path, predictor: Predictor, how: Adaptation) -> tuple[int, int]:
     """Write frames, and the masks of targets that stay in them; how many frames, and detections in them."""
-    shutil.rmtree(folder, ignore_errors=True)
+    written = folder.with_name(f"{folder.name}.part")
+    try:
+        number, found = _write_frames(words, written, predictor, how)
+        shutil.rmtree(folder, ignore_errors=True)
+        written.rename(folder)
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
+        with suppress(OSError):  # an output folder that this made, and nothing came of it
+            folder.parent.rmdir()
+    return number, found
+
+
+def _write_frames(words: list[str], folder: Path, predictor: Predictor, how: Adaptation) -> tuple[int, int]:
     number = found = 0
     for frame in _spread(words, folder.parent, how.most_frames):
         number += 1

@@ -178,7 +178,7 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
             config=config,
             world=world,
             folder=folder,
-            description=_describe(config, data, model, normalise, val, _before(config, saved)),
+            description=_describe(config, data, model, normalise, val, saved),
             num_workers=loader_workers(config.num_workers, world.device),
             loggers=loggers,
         )
@@ -326,7 +326,7 @@ def _describe(
     model: nn.Module,
     normalise: Normalise,
     val: str | None,
-    before: Mapping[str, Any],
+    saved: Saved | None,
 ) -> dict[str, Any]:
     """What the weights file says of itself: enough to use it without a flag, and where it comes from."""
     return {
@@ -337,37 +337,42 @@ def _describe(
         "std": list(normalise.std),
         "image_size": network_input(config.dataset)["image_size"],
         "resize": config.dataset.resize,
-        "trained_on": {
-            "dataset": data.title,
-            "lists": data.lists,
-            "fingerprint": data.parts["train"].fingerprint,
-            "sets": _joined(before.get("sets", {}), data.training_lists),
-            "samples": _joined(before.get("samples", {}), data.training_samples),
-            "skipped": len(data.skipped),
-            **_held_out(config, data),
-            **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
-        },
+        "trained_on": _trained_on(config, data)
+        if saved is None
+        else saved.state["description"]["trained_on"],
         "settings": _settings(config),
         "selected_by": f"IoU on the {val} images" if val else "last epoch",
         "sam_spl": sam_spl.__version__,
     }
 
 
-def _before(config: TrainConfig, saved: Saved | None) -> Mapping[str, Any]:
-    """What the weights that training starts from were trained on: the network has seen that as well."""
-    if saved is not None:
-        description = saved.state["description"]
-    elif config.weights is not None:
-        description = read_weights(config.weights).description
-    else:
-        description = {}
-    return description.get("trained_on") or {}
+def _trained_on(config: TrainConfig, data: DataSet) -> dict[str, Any]:
+    """What this run and those before it, whose weights it starts from, have seen."""
+    description = read_weights(config.weights).description if config.weights is not None else {}
+    before = description.get("trained_on") or {}
+    seen_before = set(before.get("sets", {}).values()) & set(data.training_lists.values())
+    return {
+        "dataset": data.title,
+        "lists": data.lists,
+        "fingerprint": data.parts["train"].fingerprint,
+        "sets": _joined(before.get("sets", {}), data.training_lists),
+        "samples": _joined(before.get("samples", {}), data.training_samples),
+        "skipped": len(data.skipped),
+        # What an earlier run trained on of the same list is not held out, whatever this run draws.
+        **({} if seen_before else _held_out(config, data)),
+        **({"chips_from": "train, val and test images"} if _chips_leak(config) else {}),
+    }
 
 
 def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Both tables; where they differ under a name, what was before has another one."""
-    kept = {title if now.get(title, of) == of else f"{title}, before": of for title, of in before.items()}
-    return {**kept, **now}
+    both = dict(now)
+    for title, of in before.items():
+        name = title
+        while both.get(name, of) != of:
+            name += ", before"
+        both[name] = of
+    return both
 
 
 def _held_out(config: TrainConfig, data: DataSet) -> dict[str, Any]:

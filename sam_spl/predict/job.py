@@ -317,7 +317,8 @@ def _finish(
     write_text(folder / SETTINGS, json.dumps({"settings": settings, **about}, indent=1) + "\n")
 
     ranges = ", ".join(f"{rule} ({count})" for rule, count in joined.ranges.most_common())
-    print(f"{joined.frames} frames, {joined.detections} detections, {len(done.skipped)} skipped")
+    frames, found = _number(joined.frames, "frame"), _number(joined.detections, "detection")
+    print(f"{frames}, {found}, {len(done.skipped)} skipped")
     if done.frames:
         each, network = (1e3 * seconds / done.frames for seconds in (done.seconds, done.network))
         print(
@@ -329,6 +330,10 @@ def _finish(
         print(f"note: {promise}")
     written = [name for name in WRITTEN if name not in (PARTS, SETTINGS) and (folder / name).exists()]
     print(f"{', '.join(written)} are in {folder}")
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}{'' if count == 1 else 's'}"
 
 
 def _promise(config: PredictConfig, predictor: Predictor, joined: Joined) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from sam_spl.config import read
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.engine.adaptation import _erased, _sure
 from sam_spl.engine.config import TrainConfig
+from sam_spl.engine.training import _joined
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build_model, built_from
 from sam_spl.predict.predictor import Prediction, load
@@ -163,3 +166,61 @@ def test_a_share_of_the_images_is_generated(tmp_path, frames):
     for key, value in names.items():
         with pytest.raises(ConfigError, match=key[2:]):
             execute([*asked, key, *value])
+
+
+def test_nothing_of_the_users_is_replaced(tmp_path, frames):
+    weights = made(tmp_path, 64)
+    cam, other = tmp_path / "cam", tmp_path / "other"
+    shutil.copytree(frames, cam / "frames")
+    (other / "frames").mkdir(parents=True)
+    (other / "frames" / "notes.txt").write_text("mine")
+    cases = [
+        (ConfigError, "the frames lie in", cam / "frames", cam),
+        (ConfigError, "holds the weights", frames, tmp_path),
+        (ConfigError, "is there already", frames, other),
+        (InputError, "there is no file", tmp_path / "none", other),
+    ]
+    for kind, said, given, output in cases:
+        asked = ["adapt", str(given), "--weights", str(weights), "--output", str(output)]
+        for more in ([], ["--overwrite"]):
+            with pytest.raises(kind, match=said):
+                execute([*asked, *more, *QUICK])
+    assert (other / "frames" / "notes.txt").read_text() == "mine"
+    assert len(list((cam / "frames").rglob("*.*"))) == 5
+
+
+def test_of_one_frame_it_is_said_that_it_was_trained_on(tmp_path, frames, capsys):
+    one = str(frames / "night" / "f1.png")
+    asked = ["adapt", one, "--weights", str(made(tmp_path, 64)), "--output", str(tmp_path / "run"), *QUICK]
+    execute(asked)
+    out = capsys.readouterr().out
+    assert "targets implanted into that frame:" in out and "not trained on" not in out
+
+
+def test_every_run_before_is_remembered_and_what_it_saw_is_not_held_out(tmp_path):
+    assert _joined(_joined({"a": "1"}, {"a": "2"}), {"a": "3"}) == {
+        "a": "3",
+        "a, before": "2",
+        "a, before, before": "1",
+    }
+    assert _joined({"a": "1", "b": "2"}, {"a": "1"}) == {"a": "1", "b": "2"}
+
+    images = write_folder(tmp_path / "set", 20)
+    network = ["model=sam_spl_t", *[f"model.{key}={value}" for key, value in TINY.items()]]
+    how = ["model.trunk_weights=null", "recipe=scratch", "trainer.epochs=1", "dataset.image_size=32"]
+    run = [
+        "train",
+        *network,
+        *how,
+        "--dataset",
+        "custom",
+        "--data_path",
+        str(images),
+        "trainer.val_share=0.2",
+    ]
+    execute([*run, "seed=0", "--save_dir", str(tmp_path / "a")])
+    execute([*run, "seed=1", "--save_dir", str(tmp_path / "b"), "--weights", str(tmp_path / "a")])
+    assert read_weights(tmp_path / "a").description["trained_on"]["held_out"] == {"share": 0.2, "seed": 0}
+    assert "held_out" not in read_weights(tmp_path / "b").description["trained_on"]
+    execute([*run, "seed=0", "--resume", str(tmp_path / "a"), "--epochs", "2"])
+    assert "held_out" in read_weights(tmp_path / "a").description["trained_on"]

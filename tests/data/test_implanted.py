@@ -115,3 +115,11 @@ def test_a_share_of_training_images_is_generated_whole(tmp_path):
     data = open_dataset(DatasetConfig.named("implanted", data_path=str(tmp_path), synthetic=synthetic))
     assert {data.part("train").open().load(index)[0].shape for index in range(9)} == {(256, 256)}
     assert {data.part("test").open().load(index)[0].shape for index in range(9)} == {(80, 100)}
+
+
+def test_numbers_in_names_count_and_no_frame_is_taken_for_a_mask(tmp_path):
+    for name in ("f_10", "f_9", "f_2", "a", "a_label"):
+        write(tmp_path / f"{name}.png", grey(1))
+    frames = find_frames(tmp_path)
+    assert [one.image.stem for one in frames] == ["a", "a_label", "f_2", "f_9", "f_10"]
+    assert all(one.mask is None for one in frames)

@@ -75,7 +75,10 @@ def test_a_place_may_stand_over_the_edge_and_shows_its_part():
     assert 20 < over < 280
 
 
-@pytest.mark.parametrize("arguments", [{"areas": (5, 2)}, {"scr": (0, 3)}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"areas": (5, 2)}, {"areas": (1e-6, 5)}, {"areas": (5, np.inf)}, {"scr": (0, 3)}, {"scr": (3, np.inf)}],
+)
 def test_impossible_ranges_are_refused(arguments):
     with pytest.raises(ConfigError, match="dataset: areas"):
         Targets(**arguments)
