@@ -93,9 +93,10 @@ def root(tmp_path_factory) -> Path:
 
 def _of_set(name: str, root: Path) -> list[str]:
     """The overrides that a set needs: a few images of it."""
-    if DatasetConfig.named(name, data_path=".").source == "synthetic":
+    if DatasetConfig.named(name, data_path=".").source != "folder":
         return [
             f"dataset={name}",
+            f"dataset.data_path='{root / 'custom'}'",  # of implanted ones
             "dataset.synthetic.train=4",
             "dataset.synthetic.val=0",
             "dataset.synthetic.test=2",
