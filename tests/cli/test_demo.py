@@ -313,6 +313,7 @@ def test_an_example_is_shown_and_the_threshold_moves_without_the_network(opened)
     predictor, examples, tab = opened
     tab.evaluate(f"{EXAMPLES}[0].click()")
     tab.wait("document.querySelector('#overlay img')")
+    tab.wait(f"!{LINE}.includes('is predicted')")  # the line of a frame that came before the last word
     assert tab.evaluate(LINE) == f"{examples[0].file.name}: 256x256 pixels, values to [0, 1]: full"
     prediction = seen(examples[0].file).predictions[0]
     assert_shown(tab, prediction, 0.5)
