@@ -337,9 +337,7 @@ def _describe(
         "std": list(normalise.std),
         "image_size": network_input(config.dataset)["image_size"],
         "resize": config.dataset.resize,
-        "trained_on": _trained_on(config, data)
-        if saved is None
-        else saved.state["description"]["trained_on"],
+        "trained_on": (saved and saved.state["description"].get("trained_on")) or _trained_on(config, data),
         "settings": _settings(config),
         "selected_by": f"IoU on the {val} images" if val else "last epoch",
         "sam_spl": sam_spl.__version__,
