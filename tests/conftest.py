@@ -156,6 +156,11 @@ def no_own_folders() -> Iterator[None]:
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def _path() -> list[str]:
+    """Where Python finds packages beside its own: what the tests find, a command of theirs does as well."""
+    return [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+
+
 @pytest.fixture(scope="session")
 def command() -> Run:
     """Run a command of the repository as a user does; ``env`` adds to the environment."""
@@ -168,7 +173,7 @@ def command() -> Run:
         return subprocess.run(
             [*prefix, *words],
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *_path()]), **(env or {})},
             capture_output=True,
             text=True,
             timeout=300,

@@ -7,6 +7,8 @@ three things of the keys K = W_k D and the values V = W_v D, and holds neither K
   maps, so the sums at few lags give them (:func:`correlate_by_lags`). Where keys are few for their channels,
   forming them costs less (:func:`correlate`);
 - attention times values is one 3x3 convolution, whose kernel attention makes for each image.
+
+That is for CPUs. A GPU has the memory, and many small operations keep it waiting: there K and V are held.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class GradFormer(nn.Module):
         padded = [F.pad(centred, (shift,) * 4, mode="reflect") for shift in self.shifts]
 
         measure = correlate_by_lags if self.by_lags else correlate
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or holds_keys(x):
             measure = correlate_at_once
         pairs = [
             measure(x, surround, query, taps(key.get_parameter("weight")), shift)
@@ -84,16 +86,25 @@ class GradFormer(nn.Module):
         # A row of attention over the values' taps is a row of taps.
         attention = _from_blocks(score).unflatten(-1, (-1, heads))  # (B, T, 8h, heads)
         maps = [
-            convolve_each(
-                surround,
-                torch.einsum("btk,kcyx->btcyx", attention[..., head], taps(value.get_parameter("weight"))),
-                shift,
-            )
+            attend(attention[..., head], surround, taps(value.get_parameter("weight")), shift)
             for head, (surround, value, shift) in enumerate(
                 zip(padded, self.values, self.shifts, strict=True)
             )
         ]
         return _total(maps)  # (B, T, H, W)
+
+
+def holds_keys(x: Tensor) -> bool:
+    """Whether keys and values of a feature are held, which is faster on its device."""
+    return x.is_cuda
+
+
+def attend(attention: Tensor, padded: Tensor, value: Tensor, shift: int) -> Tensor:
+    """Attention (B, T, N) times values, of taps (N, C, 3, 3) over ``padded``: (B, T, H, W)."""
+    if holds_keys(padded) and not torch.compiler.is_exporting():
+        values = F.conv2d(padded, value, dilation=shift)
+        return (attention @ values.flatten(2)).unflatten(2, values.shape[2:])
+    return convolve_each(padded, torch.einsum("btk,kcyx->btcyx", attention, value), shift)
 
 
 def taps(weight: Tensor) -> Tensor:
@@ -227,21 +238,15 @@ class _LagSums(torch.autograd.Function):
 
 def _lag_sums(x: Tensor, further: Tensor, size: tuple[int, int], step: int) -> Tensor:
     """:func:`lag_sums` in the precision of the maps."""
-    batch, channels, others = *x.shape[:2], further.shape[1]
-
-    def kernel_gradient(x: Tensor, further: Tensor, groups: int) -> Tensor:
-        kernel = x.new_empty(groups * channels, others, *size)
-        gradients: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
-            *(x, further, kernel, None, [1, 1], [0, 0], [step, step], False, [0, 0], groups),
-            [False, True, False],
-        )
-        return gradients[1]
-
-    if x.is_cuda:  # one launch
-        grouped = kernel_gradient(x.flatten(0, 1)[None], further.flatten(0, 1)[None], batch)
-        return grouped.unflatten(0, (batch, channels))
+    kernel = x.new_empty(x.shape[1], further.shape[1], *size)
     each = zip(x.split(1), further.split(1), strict=True)
-    return torch.stack([kernel_gradient(one, its, 1) for one, its in each])
+    gradients = [
+        torch.ops.aten.convolution_backward(
+            *(one, its, kernel, None, [1, 1], [0, 0], [step, step], False, [0, 0], 1), [False, True, False]
+        )[1]
+        for one, its in each
+    ]
+    return torch.stack(gradients)
 
 
 # Gram matrices over the plane. Two shifts differ by a lag, so a window over the lags has the products of one
@@ -297,9 +302,6 @@ def convolve_each(x: Tensor, kernels: Tensor, dilation: int) -> Tensor:
         ]
         by_tap = kernels.permute(0, 1, 3, 4, 2).flatten(2)  # (B, N, 9C)
         return (by_tap @ torch.cat(moved, dim=1).flatten(2)).unflatten(2, (height, width))
-    if x.is_cuda:  # one launch
-        grouped = F.conv2d(x.flatten(0, 1)[None], kernels.flatten(0, 1), dilation=dilation, groups=len(x))
-        return grouped[0].unflatten(0, kernels.shape[:2])
     each = zip(x.split(1), kernels, strict=True)
     return torch.cat([F.conv2d(one, kernel, dilation=dilation) for one, kernel in each])
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam_spl.models import gradformer
 from sam_spl.models.gradformer import (
     GradFormer,
     convolve_each,
@@ -86,14 +87,15 @@ def test_lags_give_what_the_keys_give(shift, size):
         torch.testing.assert_close(squares, keys.square().sum(-1), rtol=1e-11, atol=1e-10)
 
 
-@pytest.mark.parametrize("by_lags", [False, True])
+@pytest.mark.parametrize("way", ["lags", "keys", "held"])
 @pytest.mark.parametrize(
     ("channels", "attention", "shifts"), [(16, 16, (1, 3)), (8, 4, (1, 3)), (8, 8, (1,))]
 )
-def test_attention_and_its_gradients_equal_the_definition(channels, attention, shifts, by_lags):
+def test_attention_and_its_gradients_equal_the_definition(channels, attention, shifts, way, monkeypatch):
     torch.manual_seed(0)
     part = GradFormer(channels, attention, shifts, scale=32.0).double()
-    part.by_lags = by_lags
+    part.by_lags = way == "lags"
+    monkeypatch.setattr(gradformer, "holds_keys", lambda x: way == "held")  # as on a GPU
     x = torch.randn(2, channels, 14, 18, dtype=torch.float64) + 1
     gradients = []
     for attend in (part, lambda x: attend_as_published(part, x)):
