@@ -25,6 +25,15 @@ class ConfigError(UserError):
     exit_code = 2
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal has ended a run, which can be resumed; commands end with exit code 75.
+
+    That is EX_TEMPFAIL of ``sysexits.h``: nothing is wrong, start it again.
+    """
+
+    exit_code = 75
+
+
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
     """The valid names closest to ``name``, for an error message; where none is close, all of a few names."""
     known = sorted(known)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,8 +20,13 @@ os.umask(_UMASK)
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, *, durable: bool = False, keep: str | None = None) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` that replaces it when the block succeeds.
+
+    Args:
+        path: of the file.
+        durable: see that it is on the disk before it replaces the one before, for a machine that loses power.
+        keep: name that the file before has from then on; at no moment is there neither.
 
     Raises:
         InputError: the folder cannot be written or the disk is full.
@@ -31,15 +37,37 @@ def atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.chmod(temporary, 0o666 & ~_UMASK)  # whatever the library that wrote it chose
+        if durable:
+            _to_disk(temporary)
+        if keep and path.exists():
+            _also_named(path, path.with_name(keep))
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        # torch.save answers a full disk with a RuntimeError of its own.
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
-            raise
+    except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _also_named(path: Path, name: Path) -> None:
+    """Give a file another name as well, or that name instead where the file system has no links."""
+    link = name.with_name(f".{name.name}.{os.getpid()}.tmp")
+    try:
+        os.link(path, link)
+        os.replace(link, name)
+    except OSError:
+        os.replace(path, name)
+    finally:
+        with suppress(OSError):
+            link.unlink(missing_ok=True)
 
 
 def require_writable(path: str | Path) -> None:
@@ -72,10 +100,14 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 @contextmanager
-def lock(folder: str | Path) -> Iterator[None]:
+def lock(folder: str | Path) -> Iterator[Callable[[], bool]]:
     """Keep other processes from writing a folder, by a file ``.lock`` in it while the block runs.
 
-    Where the system has no such locks (Windows, some network drives), nothing is kept.
+    What a process that was killed left half written there is removed. Where the system has no such locks
+    (Windows, some network drives), nothing is kept.
+
+    Yields:
+        Whether the folder is still there, and no other one in its place.
 
     Raises:
         InputError: another process has it, or the folder cannot be written.
@@ -98,10 +130,14 @@ def lock(folder: str | Path) -> Iterator[None]:
                     raise _taken(folder) from None
             if not _is_still(path, descriptor):  # its last owner removed it in between
                 raise _taken(folder)
+        for torn in folder.glob(".*.tmp"):
+            if re.fullmatch(r"\..+\.\d+\.tmp", torn.name):
+                torn.unlink(missing_ok=True)
         try:
-            yield
+            yield lambda: _is_still(path, descriptor)
         finally:
-            path.unlink(missing_ok=True)
+            if _is_still(path, descriptor):
+                path.unlink(missing_ok=True)
             if new:
                 with suppress(OSError):  # not empty: as it should be
                     folder.rmdir()

@@ -7,6 +7,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,13 @@ import cv2
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from sam_spl.errors import ConfigError, InputError
 
 T = TypeVar("T")
 
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGE = 192 * 2**20  # bytes: above any tensor of a frame of 1920 x 1088
 
@@ -85,6 +88,12 @@ class World:
         dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
         return numbers > 0
 
+    def any_of(self, flag: bool) -> bool:
+        """Whether a flag is set in any process."""
+        if self.size == 1:
+            return flag
+        return bool(self.any(torch.tensor([flag], device=self.device)).item())
+
     def mean(self, value: float) -> float:
         """The mean over processes."""
         if self.size == 1:
@@ -144,13 +153,45 @@ def distributed(device: str, *, use_ddp: bool = False, deterministic: bool = Fal
     if size == 1:
         yield world
         return
-    backend = "nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    end_with_launcher()
+    on_gpu = chosen.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30), device_id=chosen if on_gpu else None
+    )
     try:
         yield world
     finally:
         gc.collect()  # a DistributedDataParallel that outlives its group may abort the process
         dist.destroy_process_group()
+
+
+def sum_of_processes(x: Tensor) -> Tensor:
+    """The sum over the processes of a run, through which gradients flow; ``x`` itself where it is one."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return x
+    summed: Tensor = all_reduce(x.contiguous())
+    return summed
+
+
+def end_with_launcher() -> None:
+    """Have Linux send SIGTERM to this process when the one that started it, torchrun say, ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+def leave_interrupts(_: int) -> None:
+    """In a loader process: leave Ctrl-C and SIGUSR1, which reach the whole group, to the main process."""
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the CPU's allocator, has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return "DefaultCPUAllocator" in text or "not enough memory" in text or "CUDA out of memory" in text
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sam_spl.cli.command import Command
 from sam_spl.cli.grammar import configure, own_folders, parse
 from sam_spl.cli.help import help_text, overview
 from sam_spl.config import add_config_folder
-from sam_spl.errors import ConfigError, UserError, nearest
+from sam_spl.errors import ConfigError, Stopped, UserError, nearest
 
 #: The commands, each a module of this folder.
 NAMES = (
@@ -36,6 +36,14 @@ NAMES = (
     "download",
 )
 
+#: What errors say that another process of the run has caused.
+_OF_OTHERS = (
+    "gloo/transport",
+    "gloo::",
+    "Connection closed by peer",
+    "ncclRemoteError",
+    "NCCL communicator was aborted",
+)
 _PATIENCE = 5.0  # seconds that a process waits before it says what another one may say as well
 
 
@@ -57,19 +65,20 @@ def run(argv: list[str]) -> NoReturn:
 
 
 def finish(work: Callable[[], object]) -> NoReturn:
-    """Do something and exit: 0, 1 (data, files, devices), 2 (usage), 130 (Ctrl-C).
+    """Do something and exit: 0, 1 (data, files, devices), 2 (usage), 75 (a signal ended a run that can be
+    resumed), 130 (Ctrl-C).
 
     Of several processes that fail alike one says why: torchrun ends the others when the first of them exits.
     """
     try:
         work()
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
+        if os.environ.get("RANK", "0") != "0":
             time.sleep(_PATIENCE)
         print(f"error: {message(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except RuntimeError as error:
-        if "LOCAL_RANK" not in os.environ or "gloo/transport" not in str(error):
+        if "RANK" not in os.environ or not any(one in str(error) for one in _OF_OTHERS):
             raise
         time.sleep(2 * _PATIENCE)  # the process that this one was connected to speaks first
         print("error: another process of this run has ended", file=sys.stderr)
@@ -78,8 +87,9 @@ def finish(work: Callable[[], object]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt as error:
-        print(f"\ninterrupted{f': {error}' if str(error) else '.'}", file=sys.stderr)
-        sys.exit(130)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\ninterrupted{f': {error}' if str(error) else '.'}", file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, Stopped) else 130)
     sys.exit(0)
 
 

@@ -14,10 +14,13 @@ from sam_spl.data.normalise import Normalise
 from sam_spl.data.reading import as_array
 from sam_spl.data.sources import Source
 from sam_spl.data.transforms import Transform
+from sam_spl.errors import InputError
 from sam_spl.resize import resize_image
 
 #: Pixels of images that are predicted together: frames of a camera's own size fill a device one by one.
 MOST_PIXELS = 12 * 512 * 512
+
+_MOST_BAD = 100  # images in a row that cannot be read: then it is the disk
 
 
 class TrainingSet(Dataset[dict[str, Any]]):
@@ -26,23 +29,40 @@ class TrainingSet(Dataset[dict[str, Any]]):
     So an epoch's data depend neither on the number of workers nor on the epoch that a run was resumed at.
 
     Sample: ``image`` tensor in the stored type (uint8, uint16, or float32 in [0, 1]), grey (S, S) or RGB
-    (S, S, 3); ``mask`` bool tensor (S, S); ``name``. :func:`collate_training` makes batches of them.
+    (S, S, 3); ``mask`` bool tensor (S, S); ``name``; ``bad``, why others could not be taken, a list.
+    :func:`collate_training` makes batches of them.
+
+    Args:
+        source: images with masks.
+        transform: of both.
+        seed: of its random choices.
+        skip_bad: take the next image instead of one that cannot be read.
     """
 
-    def __init__(self, source: Source, transform: Transform, seed: int) -> None:
-        self.source, self.transform, self.seed = source, transform, seed
+    def __init__(self, source: Source, transform: Transform, seed: int, *, skip_bad: bool = False) -> None:
+        self.source, self.transform, self.seed, self.skip_bad = source, transform, seed, skip_bad
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
-        image, mask = self.source.load(index)
+        bad = list[str]()
+        while True:
+            try:
+                image, mask = self.source.load(index)
+                break
+            except InputError as error:
+                bad.append(str(error))
+                if not self.skip_bad or len(bad) == min(len(self), _MOST_BAD):
+                    raise
+                index = (index + 1) % len(self)
         image, mask = self.transform(image, mask, np.random.default_rng((self.seed, epoch, index)))
         return {
             "image": torch.from_numpy(np.ascontiguousarray(as_array(image))),
             "mask": torch.from_numpy(np.ascontiguousarray(mask)),
             "name": self.source.name(index),
+            "bad": bad,
         }
 
 
@@ -89,18 +109,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __init__(self, length: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.length, self.seed, self.rank, self.world = length, seed, rank, world
         self.epoch = 0
+        self.start = 0  # of this process's images, where a resumed epoch goes on
 
     def __len__(self) -> int:
         return self.length // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        for index in order[self.rank : len(self) * self.world : self.world]:
+        for index in order[self.rank : len(self) * self.world : self.world][self.start :]:
             yield self.epoch, int(index)
 
 
 def collate_training(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Batch as it goes to the device: ``image`` a list of tensors, ``mask`` bool (B, 1, S, S), ``name`` list.
+    """Batch as it goes to the device: ``image`` a list of tensors, ``mask`` bool (B, 1, S, S), ``name`` and
+    ``bad`` lists.
 
     Images of one type and number of channels that follow each other are stacked: (N, S, S) or (N, S, S, 3).
     That is one tensor, except where a set mixes grey with colour or 8 with 16 bits.
@@ -110,6 +132,7 @@ def collate_training(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "image": [torch.stack(list(run)) for _, run in groupby(images, lambda x: (x.dtype, x.ndim))],
         "mask": torch.stack([sample["mask"] for sample in samples])[:, None],
         "name": [sample["name"] for sample in samples],
+        "bad": [why for sample in samples for why in sample["bad"]],
     }
 
 

@@ -84,26 +84,44 @@ class TrainerConfig:
     """How long and on what a network trains."""
 
     epochs: int = 300
+    minutes: float | None = None  # train for so long, the schedule of epochs over it; null: for epochs
     batch_size: int = 12  # per process
+    accumulate: int = 1  # batches whose gradients make one update
+    sync_bn: str = "auto"  # BatchNorm over all processes: auto (below 8 images in one) | true | false
     augment: str | None = None  # null: as the data set's file says
     selection: str = "auto"  # auto | val | last | test: what best.* are chosen by
     val_share: float = 0.0  # of the training images, held out where a set has no validation images
     eval_every: int = 1  # epochs
     eval_batch_size: int | None = None  # null: 1 on a CPU, 12 elsewhere
     save_every: int = 1  # epochs between two writes of last.pt
+    save_every_steps: int | None = None  # updates between two further ones, within an epoch
     ema_decay: float = 0.0  # 0: no averaged weights
     clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
+    max_bad_steps: int = 10  # updates in a row left out, as a loss or gradient is not finite; then it ends
+    stall_minutes: float = 30.0  # without an image, after which it ends; 0: never
 
     def __post_init__(self) -> None:
         check_types(self, "trainer")
         clip = self.clip_grad
         require(0 <= clip < math.inf, "trainer.clip_grad", clip, "must be a norm, or 0 for no clipping")
-        for key in ("epochs", "batch_size", "eval_every", "eval_batch_size", "save_every"):
+        positive = ("epochs", "batch_size", "eval_every", "eval_batch_size", "save_every", "accumulate")
+        for key in (*positive, "save_every_steps"):
             value = getattr(self, key)
             require(value is None or value > 0, f"trainer.{key}", value, "must be a positive number")
         require(0 <= self.ema_decay < 1, "trainer.ema_decay", self.ema_decay, "must be in [0, 1)")
         require(0 <= self.val_share < 1, "trainer.val_share", self.val_share, "must be in [0, 1)")
         require_choice(self.selection, "trainer.selection", ("auto", "val", "last", "test"))
+        require_choice(self.sync_bn, "trainer.sync_bn", ("auto", "true", "false"))
+        limit = self.minutes
+        require(
+            limit is None or 0 < limit < math.inf,
+            "trainer.minutes",
+            limit,
+            "must be minutes above 0, or null",
+        )
+        for key in ("max_bad_steps", "stall_minutes"):
+            value = getattr(self, key)
+            require(0 <= value < math.inf, f"trainer.{key}", value, "must be a number from 0 up")
 
 
 @dataclass(kw_only=True)
@@ -121,6 +139,7 @@ class TrainConfig(RuntimeConfig):
     save_dir: str | None = None  # folder of the run; null: checkpoints/DATASET-MODEL
     resume: str | None = None  # run folder or last.pt to go on from; auto: save_dir, if it holds a run
     overwrite: bool = False  # replace the run that save_dir holds
+    on_bad_sample: str = "stop"  # stop | skip: a training image or mask that cannot be read
     logger: str | None = None  # tensorboard, or module:Class of your own
     test_on: list[str] = field(default_factory=list)  # data sets to test on at the end; same: the trained one
 
@@ -130,6 +149,7 @@ class TrainConfig(RuntimeConfig):
             if getattr(self, key) == MISSING:
                 raise ConfigError(f"{key}: a value is required.")
         require(self.save_dir is None or bool(self.save_dir.strip()), "save_dir", "''", "name a folder")
+        require_choice(self.on_bad_sample, "on_bad_sample", ("stop", "skip"))
         size = self.dataset.image_size
         require(size is not None, "dataset.image_size", size, "training needs a size in pixels")
         if self.trainer.augment is None:

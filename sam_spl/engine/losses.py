@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sam_spl.engine.config import LossConfig
 from sam_spl.errors import ConfigError, nearest
 from sam_spl.registry import Registry
+from sam_spl.runtime import sum_of_processes
 
 
 class SegmentationLoss(nn.Module):
@@ -21,8 +22,9 @@ class SegmentationLoss(nn.Module):
     Args:
         bce: weight of the cross entropy, mean over pixels (SAM-SPL's recipe).
         iou: weight of the soft IoU, 1 - (sum(p y) + 1) / (sum p + sum y - sum(p y) + 1), p the probability.
-        iou_over: ``batch`` sums over the whole batch (DATransNet's recipe); ``image`` over each image, then
-            takes the mean, so that an image with a small target counts as much as one with a large one.
+        iou_over: ``batch`` sums over the whole batch, of all processes (DATransNet's recipe); ``image`` over
+            each image, then takes the mean, so that an image with a small target counts as much as one with a
+            large one.
 
     Shape:
         - logits: list of (B, 1, H, W)
@@ -55,8 +57,10 @@ class SegmentationLoss(nn.Module):
 def soft_iou_loss(prob: Tensor, mask: Tensor, *, over: str) -> Tensor:
     """One minus the smoothed IoU of probabilities, of each ``image`` (mean) or of the ``batch``."""
     dims = (1, 2, 3) if over == "image" else (0, 1, 2, 3)
-    intersection = (prob * mask).sum(dims)
-    union = (prob + mask).sum(dims) - intersection
+    intersection, both = (prob * mask).sum(dims), (prob + mask).sum(dims)
+    if over == "batch":
+        intersection, both = sum_of_processes(torch.stack([intersection, both]))
+    union = both - intersection
     return (1 - (intersection + 1) / (union + 1)).mean()
 
 

@@ -7,17 +7,19 @@ own code has to be named again on the command line.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import time
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -28,16 +30,24 @@ from sam_spl.files import atomic, lock, write_text
 from sam_spl.registry import is_reference
 from sam_spl.report.curves import draw_curves
 from sam_spl.weights.description import check_description
-from sam_spl.weights.formats import FORMAT, read_frozen, read_torch, save_weights, sha256
+from sam_spl.weights.formats import FORMAT, read_frozen, read_torch, save_torch, save_weights, sha256
+
+log = logging.getLogger(__name__)
 
 #: What a resumed run may do otherwise than it was started.
 MAY_CHANGE = (
     "trainer.epochs",
-    "trainer.batch_size",  # if processes change so that their product does not
+    "trainer.minutes",
+    "trainer.batch_size",  # if processes or trainer.accumulate change so that their product does not
     "trainer.eval_batch_size",
     "trainer.eval_every",
+    "trainer.accumulate",
     "trainer.save_every",
+    "trainer.save_every_steps",
+    "trainer.max_bad_steps",
+    "trainer.stall_minutes",
     "dataset.data_path",  # to another copy: the list of training images is compared
+    "on_bad_sample",
     "device",
     "deterministic",
     "num_workers",
@@ -65,8 +75,13 @@ _STATE = {
     "best": float | NoneType,
     "frozen": dict | NoneType,
     "rng": Tensor,
+    "within": dict,
+    "cuda_rng": Tensor | NoneType,
 }
-_WEIGHTS = ("last.pt", "best.pt", "best.safetensors")
+#: What files of versions before 1.1 do not state.
+_SINCE: dict[str, Any] = {"within": {}, "cuda_rng": None}
+PREVIOUS = "last.previous.pt"
+_WEIGHTS = ("last.pt", PREVIOUS, "best.pt", "best.safetensors")
 _ABSENT = object()
 _FROZEN = "frozen.safetensors"
 _DRAW_EVERY = 20.0  # seconds between two drawings of the curves
@@ -92,6 +107,7 @@ class Saved:
 class RunFolder:
     """A run's files: ``config.yaml train.log metrics.jsonl last.pt best.pt best.safetensors curves.png``.
 
+    ``last.previous.pt`` is the ``last.pt`` before, for the day on which that one cannot be read.
     ``frozen.safetensors`` beside them holds what does not train, once, for ``last.pt``.
     """
 
@@ -100,15 +116,30 @@ class RunFolder:
         self._frozen: set[str] = set()
         self._frozen_file: dict[str, str] | None = None
         self._drawn = -math.inf
+        self._is_there: Callable[[], bool] = self.path.is_dir
 
     @property
     def last(self) -> Path:
         """Everything that a run needs to go on."""
         return self.path / "last.pt"
 
-    def lock(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Hold the folder: a second run that would write here stops with one line."""
-        return lock(self.path)
+        with lock(self.path) as self._is_there:
+            yield
+
+    def check_there(self) -> None:
+        """See that the folder is still the one that this run holds.
+
+        Raises:
+            InputError: it is not; writing would begin another one, without configuration and log.
+        """
+        if not self._is_there():
+            raise InputError(
+                f"{self.path}: the run folder was moved, replaced or removed while the run was writing "
+                "there, so the run ends. What the folder held can be resumed where it is now."
+            )
 
     def check_free(self) -> None:
         """Look whether a new run can begin here.
@@ -150,6 +181,8 @@ class RunFolder:
                 if (origin / name).is_file():
                     with atomic(self.path / name) as temporary:
                         temporary.write_bytes((origin / name).read_bytes())
+        elif saved.path.name == PREVIOUS:  # or the damaged file would take its place
+            self.last.unlink(missing_ok=True)
         self._write_config(config)
         self._write_frozen(model)
         self.write_history(saved.state["history"])
@@ -172,8 +205,8 @@ class RunFolder:
             if state[key] is not None
         }
         content = {"format": FORMAT, "config": recorded(config), **state, **lean, "frozen": self._frozen_file}
-        with atomic(self.last) as temporary:
-            torch.save(content, temporary)
+        with atomic(self.last, durable=True, keep=PREVIOUS) as temporary:
+            save_torch(content, temporary)
 
     def save_best(self, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
         """Write ``best.pt`` and ``best.safetensors``."""
@@ -207,7 +240,10 @@ def find_last(resume: str | Path) -> Path:
         InputError: there is no such file.
     """
     path = Path(resume).expanduser()
-    path = path / "last.pt" if path.is_dir() else path
+    if path.is_dir():
+        path = next(
+            (path / name for name in ("last.pt", PREVIOUS) if (path / name).is_file()), path / "last.pt"
+        )
     if not path.is_file():
         raise InputError(
             f"resume: no file {path}. Give a run folder that holds last.pt, or leave --resume out."
@@ -221,13 +257,14 @@ def read_saved(resume: str | Path) -> Saved:
     Raises:
         InputError: none there, damaged, of another version, or not of a run of ours.
     """
-    path = find_last(resume)
+    path = _undamaged(find_last(resume))
     written = path.stat().st_mtime_ns
     state = read_torch(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or "optimizer" not in state:
         raise InputError(
             f"resume: {path} is not the last.pt of a run. To start from its weights, use --weights."
         )
+    state = {**_SINCE, **state}
     if wrong := _malformed(state):
         raise InputError(
             f"resume: {path} cannot be resumed: {wrong} is missing or malformed (saved by another version?). "
@@ -249,6 +286,27 @@ def read_saved(resume: str | Path) -> Saved:
     return Saved(path, config, state, written)
 
 
+def _undamaged(path: Path) -> Path:
+    """The file, or the one before where it is damaged, which is said.
+
+    Every part of these archives has a checksum, which ``torch.load`` does not look at.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error):
+        wrong = path.name
+    before = path.with_name(PREVIOUS)
+    if wrong is None or path.name != "last.pt" or not before.is_file():
+        if wrong is not None and zipfile.is_zipfile(path):
+            raise InputError(f"resume: {path} is damaged: its checksums do not fit. Fetch or save it again.")
+        return path
+    log.warning(
+        "%s is damaged: its checksums do not fit. Going on from the one before, %s", path, before.name
+    )
+    return _undamaged(before)
+
+
 def _malformed(state: Mapping[str, Any]) -> str | None:
     """The first key of a state that is missing or of another kind than it was saved with."""
     for key, kind in _STATE.items():
@@ -256,6 +314,9 @@ def _malformed(state: Mapping[str, Any]) -> str | None:
             return key
     if min(state["epoch"], state["ema_updates"], state["processes"] - 1) < 0:
         return "epoch, ema_updates or processes"
+    within = state["within"].values()
+    if not all(isinstance(one, int | float) and 0 <= one < math.inf for one in within):
+        return "within"
     for row in state["history"]:
         numbers = isinstance(row, dict) and all(
             isinstance(row.get(key), int | float) for key in ("epoch", "loss")
@@ -315,21 +376,20 @@ def resumed_config(
         raise ConfigError(
             f"trainer.epochs: this run has {done} epochs already, not {epochs}. Give {done} or more."
         )
-    _check_product(saved, values["trainer"]["batch_size"], processes)
+    _check_product(saved, values["trainer"], processes)
     return read(TrainConfig, values)
 
 
-def _check_product(saved: Saved, batch_size: int, processes: int) -> None:
-    """As many images a step as before: on how many processes they are loaded is free."""
-    images = saved.config.trainer.batch_size * saved.state["processes"]
-    if batch_size * processes != images:
-        fits = (
-            f"--batch_size {images // processes}"
-            if images % processes == 0
-            else "another number of processes"
-        )
+def _check_product(saved: Saved, trainer: Mapping[str, Any], processes: int) -> None:
+    """As many images an update as before: how they are spread is free."""
+    before, batch, times = saved.config.trainer, trainer["batch_size"], trainer["accumulate"]
+    images = before.batch_size * before.accumulate * saved.state["processes"]
+    if batch * times * processes != images:
+        share, rest = divmod(images, times * processes)
+        fits = "another number of processes" if rest else f"--batch_size {share}"
+        each = f"{times} times {batch}" if times > 1 else f"{batch}"
         raise ConfigError(
-            f"trainer.batch_size: this run takes {images} images a step, not {batch_size} on each of "
+            f"trainer.batch_size: this run takes {images} images a step, not {each} on each of "
             f"{processes} process(es). Resume with {fits}."
         )
 

@@ -6,41 +6,37 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet, collate_training
 from sam_spl.data.normalise import Normalise
+from sam_spl.engine.batch_norm import over_all_processes
 from sam_spl.engine.config import TrainConfig
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.engine.loggers import Logger
 from sam_spl.engine.optim import Average, build_optimizer, learning_rate, set_learning_rate
 from sam_spl.engine.record import RunFolder, Saved
-from sam_spl.errors import InputError
+from sam_spl.engine.stopping import Stop
+from sam_spl.engine.update import Batch, Outcome, Update
+from sam_spl.engine.watchdog import Watchdog
+from sam_spl.errors import InputError, Stopped
 from sam_spl.metrics import scores
-from sam_spl.runtime import World, place
+from sam_spl.runtime import World, is_out_of_memory, leave_interrupts, place
 
 log = logging.getLogger(__name__)
 
-_READ_EVERY = 20  # steps, on a GPU
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A step whose figures are still on the device: ``loss`` and gradient ``norm``, scalars."""
-
-    number: int
-    names: Sequence[str]
-    loss: Tensor
-    norm: Tensor
+_MOST_RESTARTS = 3  # of loader processes, without a batch in between
+_FEW_IMAGES = 8  # fewer make BatchNorm's statistics of a process too rough
 
 
 class Trainer:
@@ -75,154 +71,248 @@ class Trainer:
         num_workers: int = 0,
         loggers: Sequence[Logger] = (),
     ) -> None:
-        self.config, self.world, self.folder, self.loss = config, world, folder, loss
+        self.config, self.world, self.folder = config, world, folder
         self.description, self.num_workers, self.loggers = dict(description), num_workers, loggers
-        self.train_set, self.normalise, self.val_set = train_set, normalise, val_set
+        self.train_set, self.val_set = train_set, val_set
+        settings = config.trainer
 
+        if world.size > 1 and synchronises(config):
+            model = over_all_processes(model, world.device)
         self.model = place(model, world.device)
-        self.network: nn.Module = self.model
+        network: nn.Module = self.model
         if world.size > 1:
             ids = [world.device.index] if world.device.type == "cuda" else None
-            self.network = DistributedDataParallel(self.model, device_ids=ids)
-        self.average = Average(self.model, config.trainer.ema_decay) if config.trainer.ema_decay else None
+            # What changes with the epoch may leave parameters out in some.
+            changes = hasattr(model, "set_epoch")
+            network = DistributedDataParallel(self.model, device_ids=ids, find_unused_parameters=changes)
+        self.network = network
+        self.average = Average(self.model, settings.ema_decay) if settings.ema_decay else None
         self.optimizer = build_optimizer(self.model, config.optimizer)
-        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.scaler = GradScaler(world.device.type, enabled=world.precision is torch.float16)
+        self.update = Update(
+            *(self.model, network, loss, normalise, self.optimizer, self.average, settings.clip_grad, world)
+        )
+        follow = [getattr(one, "set_epoch", None) for one in (self.model, loss)]
+        self.follow_epochs: list[Callable[[int], None]] = [one for one in follow if callable(one)]
 
         self.sampler = EpochSampler(len(train_set), config.seed, world.rank, world.size)
-        self.steps = math.ceil(len(self.sampler) / config.trainer.batch_size)  # of an epoch
+        self.group = settings.batch_size * settings.accumulate  # this process's images of an update
+        self.steps = math.ceil(len(self.sampler) / self.group)  # of an epoch
         if not self.steps:
             raise InputError(
                 f"dataset: {len(train_set)} training images are too few for {world.size} processes."
             )
-        # A GPU would wait for each reading. A CPU reads before each update, which then is not made.
-        self.read_every = 1 if world.device.type == "cpu" else _READ_EVERY
-        self.unread: list[_Step] = []
-        self.total, self.seen = 0.0, 0  # loss and number of the epoch's images, in steps that are read
+        self.stop = Stop()
+        self.watchdog = Watchdog(self._warn_of_waiting, settings.stall_minutes * 60, self._last_words)
+
         self.epoch = 0  # finished ones
-        self.saved = 0  # of them, in last.pt
+        self.step = 0  # updates of the epoch that is under way
+        self.total, self.seen = 0.0, 0  # loss and number of its images, in updates that were made
+        self.seconds, self.bad, self.skipped = 0.0, 0, 0  # of it: time, updates left out, images left out
+        self.bad_in_row = 0
+        self.minutes = 0.0  # of training so far, without validation
+        self.over = False  # trainer.minutes are
         self.best: float | None = None
         self.history: list[dict[str, Any]] = []
+        self.saved = (0, 0)  # epoch and step in last.pt
+        self.unsaved: dict[str, InputError] = {}  # file -> why it could not be written
+        self.complained: set[str] = set()  # of which images
 
     def fit(self) -> None:
-        """Train up to ``trainer.epochs``.
+        """Train up to ``trainer.epochs``, or for ``trainer.minutes``.
 
         Raises:
-            InputError: loss, gradients or weights are not finite; what is saved is from before.
+            InputError: updates fail in a row, memory or images are missing, or the result could not be saved.
+            Stopped: a signal asked for the end; all is saved.
         """
-        epochs, every = self.config.trainer.epochs, self.config.trainer.save_every
-        loader = self.loader()
-        if self.world.main and not self.folder.last.exists():
+        if not self.folder.last.exists():
             self.save()  # an interruption of the very first epoch can be resumed as well
-        while self.epoch < epochs:
-            row = self.train_epoch(loader)
-            self.check_weights()
-            row |= self.evaluate_epoch()
-            self.history.append(row)
-            self.keep_best(row)
-            due = self.epoch % every == 0 or self.epoch == epochs
-            if due:
-                if self.world.main:
+        with self.watchdog.on_duty(), self.stop.listening(), self.loader_processes():
+            while not self.done:
+                self.train_epoch()
+                self.check_weights()
+                try:
+                    with self.stop.at_once():
+                        scored = self.evaluate_epoch()
+                except Stopped:
+                    self.save()  # the epoch's updates are made, and its validation is not
+                    raise
+                self.finish_epoch(scored)
+        for name, error in self.unsaved.items():
+            raise InputError(f"the training is done, and its {name} is not saved: {error}")
+
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is finished."""
+        return self.is_last(self.epoch)
+
+    def is_last(self, epoch: int) -> bool:
+        """Whether training ends after so many epochs."""
+        settings = self.config.trainer
+        return epoch >= settings.epochs if settings.minutes is None else self.over
+
+    def train_epoch(self) -> None:
+        """One pass over the training images, from where it is.
+
+        Raises:
+            Stopped: as :meth:`fit`.
+        """
+        self.network.train()
+        for follow in self.follow_epochs:
+            follow(self.epoch)
+        self.sampler.epoch = self.epoch
+        title = f"epoch {self.epoch + 1}/{self.config.trainer.epochs}"
+        hidden = None if self.world.main else True
+        images = len(self.sampler)
+        with tqdm(
+            total=images, initial=self.step * self.group, desc=title, unit="img", leave=False, disable=hidden
+        ) as bar:
+            for batches, seconds in self.groups():
+                self.check_stop()
+                lr = self.set_rate()
+                started = time.perf_counter()
+                self.read(batches, self.make_update(batches))
+                seconds += time.perf_counter() - started
+                self.step += 1
+                self.lr, self.seconds = lr, self.seconds + seconds
+                self.minutes += seconds / 60
+                bar.update(sum(len(batch["name"]) for batch in batches))
+                if self.seen:
+                    bar.set_postfix(loss=f"{self.total / self.seen:.4f}", refresh=False)
+                every = self.config.trainer.save_every_steps
+                if every and self.step % every == 0 and self.step < self.steps:
                     self.save()
-                self.saved = self.epoch
-            if self.world.main:
-                self.tell(row)
+                limit = self.config.trainer.minutes
+                self.over = limit is not None and self.world.any_of(self.minutes >= limit)
+                if self.over:
+                    break
+        self.check_stop()
+        if not self.seen:
+            raise InputError(self._diverged(f"no update of epoch {self.epoch + 1} could be made"))
+
+    lr = 0.0
+
+    def set_rate(self) -> float:
+        """Set the learning rate of the next update."""
+        # A schedule per step takes the middle of each step, so a warm-up does not start at zero.
+        moved = (self.step + 0.5) / self.steps if self.config.optimizer.per_step else 0.0
+        settings = self.config.trainer
+        at = self.epoch + moved
+        if settings.minutes is not None:
+            at = settings.epochs * min(self.minutes / settings.minutes, 1.0)
+        lr = learning_rate(at, settings.epochs, self.config.optimizer)
+        set_learning_rate(self.optimizer, lr)
+        return lr
+
+    def groups(self) -> Iterator[tuple[list[Batch], float]]:
+        """The batches of each update that is left of the epoch, and the seconds that they took to come.
+
+        Loader processes that die (memory, a driver) are started again.
+        """
+        restarts, reached = 0, self.step
+        while self.step < self.steps and not self.over:
+            self.sampler.start = self.step * self.group
+            try:
+                yield from self._groups_of(self.loader())
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                self._loader = None
+                self.check_stop()  # a signal that meant all processes of the job
+                restarts = restarts + 1 if self.step == reached else 1
+                reached = self.step
+                if restarts > _MOST_RESTARTS:
+                    raise InputError(_WORKERS_DIE.format(error=str(error).split("\n")[0])) from error
+                log.warning(
+                    "a loader process has ended (%s): started again. If it was killed for memory, lower "
+                    "num_workers",
+                    str(error).split("\n")[0].rstrip("."),
+                )
+
+    def _groups_of(self, loader: DataLoader[dict[str, Any]]) -> Iterator[tuple[list[Batch], float]]:
+        started = time.perf_counter()
+        batches = iter(loader)
+        while True:
+            with self.watchdog.waiting():
+                group = list(islice(batches, self.config.trainer.accumulate))
+            if not group:
+                return
+            yield group, time.perf_counter() - started
+            started = time.perf_counter()
+
+    _loader: DataLoader[dict[str, Any]] | None = None
+
+    @contextmanager
+    def loader_processes(self) -> Iterator[None]:
+        """Those that the block starts end with it."""
+        try:
+            yield
+        finally:
+            self._loader = None
 
     def loader(self) -> DataLoader[dict[str, Any]]:
         """Batches of an epoch; its processes live as long as it does."""
-        return DataLoader(
-            self.train_set,
-            batch_size=self.config.trainer.batch_size,
-            sampler=self.sampler,
-            collate_fn=collate_training,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.world.device.type == "cuda",
-            # Its own, so that the network's random numbers do not depend on how images are loaded.
-            generator=torch.Generator().manual_seed(self.config.seed),
-        )
+        if self._loader is None:
+            self._loader = DataLoader(
+                self.train_set,
+                batch_size=self.config.trainer.batch_size,
+                sampler=self.sampler,
+                collate_fn=collate_training,
+                num_workers=self.num_workers,
+                persistent_workers=self.num_workers > 0,
+                pin_memory=self.world.device.type == "cuda",
+                worker_init_fn=leave_interrupts,
+                # Its own, so that the network's random numbers do not depend on how images are loaded.
+                generator=torch.Generator().manual_seed(self.config.seed),
+            )
+        return self._loader
 
-    def train_epoch(self, loader: DataLoader[dict[str, Any]]) -> dict[str, Any]:
-        """One pass over the training images; its figures for ``metrics.jsonl``."""
-        self.network.train()
-        self.sampler.epoch = self.epoch
-        self.total, self.seen, lr, started = 0.0, 0, 0.0, time.perf_counter()
-        title = f"epoch {self.epoch + 1}/{self.config.trainer.epochs}"
-        hidden = None if self.world.main else True
-        with tqdm(total=len(self.sampler), desc=title, unit="img", leave=False, disable=hidden) as bar:
-            for step, batch in enumerate(loader):
-                # A schedule per step takes the middle of each step, so a warm-up does not start at zero.
-                moved = (step + 0.5) / self.steps if self.config.optimizer.per_step else 0.0
-                lr = learning_rate(self.epoch + moved, self.config.trainer.epochs, self.config.optimizer)
-                set_learning_rate(self.optimizer, lr)
-
-                self.train_step(batch, step)
-                bar.update(len(batch["name"]))
-                if self.seen:
-                    bar.set_postfix(loss=f"{self.total / self.seen:.4f}", refresh=False)
-            self.read_steps()
-        self.epoch += 1
-        seconds = time.perf_counter() - started
-        return {
-            "epoch": self.epoch,
-            "loss": self.world.mean(self.total / self.seen),
-            "lr": lr,
-            "seconds": round(seconds, 2),
-            "images_per_second": round(len(self.sampler) * self.world.size / seconds, 2),
-        }
-
-    def train_step(self, batch: Mapping[str, Any], step: int) -> None:
-        """Forward, loss, backward, update; what they gave is read later."""
-        device = self.world.device
-        image = torch.cat([self.normalise.batch(x.to(device, non_blocking=True)) for x in batch["image"]])
-        mask = batch["mask"].to(device, non_blocking=True).float()
-        with self.world.autocast():
-            logits = self.network(image)
-        loss = self.loss(logits, mask)
-
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        norm = self._clip_gradient()
-        self.unread.append(_Step(step + 1, batch["name"], loss.detach(), norm))
-        if len(self.unread) == self.read_every:
-            self.read_steps()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average is not None:
-            self.average.update(self.model)
-
-    def _clip_gradient(self) -> Tensor:
-        """Clip all gradients to ``clip_grad``; their norm before, a scalar, equal in all processes."""
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        if self.config.trainer.clip_grad:
-            nn.utils.clip_grads_with_norm_(self.trained, self.config.trainer.clip_grad, norm)
-        return norm
-
-    def read_steps(self) -> None:
-        """Read the figures of the steps since the last reading, and look whether they are finite.
-
-        Nothing is scored or saved before that, so weights that such a step has spoilt on a GPU stay there.
+    def make_update(self, batches: list[Batch]) -> Outcome:
+        """Update the weights.
 
         Raises:
-            InputError: the loss or the gradient's norm of a step is not.
+            InputError: there is not enough memory.
         """
-        if not self.unread:
+        with self._memory():
+            return self.update(batches)
+
+    def read(self, batches: list[Batch], outcome: Outcome) -> None:
+        """Take an update's figures in.
+
+        Raises:
+            InputError: too many in a row were not finite.
+        """
+        names = [name for batch in batches for name in batch["name"]]
+        for why in (why for batch in batches for why in batch["bad"]):
+            self.skipped += 1
+            if why not in self.complained:
+                self.complained.add(why)
+                log.warning("left out, another image in its place (on_bad_sample=skip): %s", why)
+        if not outcome.bad:
+            self.total += outcome.loss * len(names)
+            self.seen += len(names)
+            self.bad_in_row = 0
             return
-        steps, self.unread = self.unread, []
-        losses = torch.stack([step.loss for step in steps])
-        norms = torch.stack([step.norm for step in steps]).tolist()
-        wrong = self.world.any(~losses.isfinite()).tolist()
-        for step, loss, norm, anywhere in zip(steps, losses.tolist(), norms, wrong, strict=True):
-            names = ", ".join(step.names[:4])
-            at = f"in epoch {self.epoch + 1}, step {step.number} (images {names}, ...)"
-            if anywhere:
-                raise InputError(self._diverged(f"the loss is {loss} {at}"))
-            # In float16 the scaler leaves such a step out, and lowers its scale.
-            if not self.scaler.is_enabled() and not math.isfinite(norm):
-                raise InputError(self._diverged(f"the gradient's norm is {norm} {at}"))
-            self.total += loss * len(step.names)
-            self.seen += len(step.names)
+        self.bad += 1
+        self.bad_in_row += 1
+        kind = "loss" if not math.isfinite(outcome.loss) else "gradient's norm"
+        value = outcome.loss if kind == "loss" else outcome.norm
+        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        what = f"the {kind} is {value} in epoch {self.epoch + 1}, step {self.step + 1} (images {shown})"
+        if self.bad_in_row > self.config.trainer.max_bad_steps:
+            in_row = f", after {self.bad_in_row - 1} such steps in a row" if self.bad_in_row > 1 else ""
+            raise InputError(self._diverged(what + in_row))
+        log.warning("%s: the step is left out", what)
+
+    def check_stop(self) -> None:
+        """End here if a signal asked for it.
+
+        Raises:
+            Stopped: all is saved.
+        """
+        asked = self.stop.asked
+        if self.world.any_of(asked is not None):
+            self.save()
+            raise Stopped(asked or "another process of this run")
 
     def check_weights(self) -> None:
         """Look at the weights before they are scored and saved.
@@ -235,15 +325,43 @@ class Trainer:
         for name, fine in zip(values, finite, strict=True):
             if not fine:
                 raise InputError(
-                    self._diverged(f"the weights {name} are not finite after epoch {self.epoch}")
+                    self._diverged(f"the weights {name} are not finite after epoch {self.epoch + 1}")
                 )
 
     def _diverged(self, what: str) -> str:
         return (
-            f"{what}. {self.folder.last} keeps the weights of epoch {self.saved}. Lower optimizer.lr (now "
+            f"{what}. {self.folder.last} keeps the weights of epoch {self.saved[0]}. Lower optimizer.lr (now "
             f"{self.config.optimizer.lr:g}), set trainer.clip_grad=1 or precision=fp32, and start a new run; "
             f"--weights {self.folder.last} starts from those weights."
         )
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size, settings = self.config.dataset.image_size, self.config.trainer
+            raise InputError(
+                f"out of memory on {self.world.device} with batches of {settings.batch_size} images of "
+                f"{size} pixels. Lower trainer.batch_size (trainer.accumulate={2 * settings.accumulate} with "
+                "half of it makes the same updates but for BatchNorm), trainer.eval_batch_size or "
+                "dataset.image_size, or set precision=bf16."
+            ) from error
+
+    def _warn_of_waiting(self, seconds: float) -> None:
+        log.warning("no training image has come for %.0f s: is %s within reach?", seconds, self._where())
+
+    def _last_words(self, seconds: float) -> str:
+        return (
+            f"no training image has come for {seconds / 60:.1f} minutes (trainer.stall_minutes), in epoch "
+            f"{self.epoch + 1}, step {self.step + 1}. See that {self._where()} is within reach, then go on "
+            f"with --resume {self.folder.path}"
+        )
+
+    def _where(self) -> str:
+        return str(self.config.dataset.data_path or "the data set")
 
     @property
     def evaluated(self) -> nn.Module:
@@ -253,57 +371,116 @@ class Trainer:
     def evaluate_epoch(self) -> dict[str, Any]:
         """Scores on the validation images, every ``eval_every`` epochs and after the last one."""
         self.world.share_buffers(self.evaluated)
-        due = self.epoch % self.config.trainer.eval_every == 0 or self.epoch == self.config.trainer.epochs
+        epoch = self.epoch + 1
+        due = epoch % self.config.trainer.eval_every == 0 or self.is_last(epoch)
         if self.val_set is None or not due:
             return {}
-        counts = evaluate(
-            self.evaluated,
-            self.val_set,
-            self.world.at("fp32"),  # as scores are taken
-            batch_size=self.config.trainer.eval_batch_size,
-            num_workers=self.num_workers,
-        )
+        try:
+            with self._memory():
+                counts = evaluate(
+                    self.evaluated,
+                    self.val_set,
+                    self.world.at("fp32"),  # as scores are taken
+                    batch_size=self.config.trainer.eval_batch_size,
+                    num_workers=self.num_workers,
+                )
+        except InputError as error:
+            if self.config.on_bad_sample == "stop" or self.world.size > 1 or "out of memory" in str(error):
+                raise
+            # Scores over fewer images could not be compared with those of other epochs.
+            log.warning("epoch %d is not validated: %s", epoch, error)
+            return {}
         return asdict(scores(counts))
+
+    def finish_epoch(self, scored: Mapping[str, Any]) -> None:
+        """Write the epoch down, and what is due of the weights."""
+        self.epoch += 1
+        images = len(self.sampler) if self.step == self.steps else self.step * self.group
+        row = {
+            "epoch": self.epoch,
+            "loss": self.world.mean(self.total / self.seen),
+            "lr": self.lr,
+            "seconds": round(self.seconds, 2),
+            "images_per_second": round(images * self.world.size / self.seconds, 2),
+            **({"bad_steps": self.bad} if self.bad else {}),
+            **({"bad_samples": self.skipped} if self.skipped else {}),
+            **scored,
+        }
+        self.history.append(row)
+        self.step, self.total, self.seen = 0, 0.0, 0
+        self.seconds, self.bad, self.skipped = 0.0, 0, 0
+        self.keep_best(row)
+        if self.epoch % self.config.trainer.save_every == 0 or self.done:
+            self.save()
+        if self.world.main:
+            self.tell(row)
 
     def keep_best(self, row: Mapping[str, Any]) -> None:
         """Write ``best.*`` at the highest validation IoU so far; without validation, after the last epoch."""
-        iou, last = row.get("iou"), self.epoch == self.config.trainer.epochs
+        iou, before = row.get("iou"), self.best
         if iou is not None and (self.best is None or iou > self.best):
             self.best = iou
-        elif not (last and self.best is None):  # also where the IoU of the validation images is undefined
+        elif not (self.done and self.best is None):  # also where the IoU of validation images is undefined
             return
-        if self.world.main:
-            self.folder.save_best(self.evaluated.state_dict(), self.description | {"epoch": self.epoch})
+        description = self.description | {"epoch": self.epoch}
+        if not self.write(
+            "best.safetensors", lambda: self.folder.save_best(self.evaluated.state_dict(), description)
+        ):
+            self.best = before  # the next one that is as good is to be written
 
     def tell(self, row: Mapping[str, Any]) -> None:
         """Write the epoch's figures down, draw them and log them."""
-        self.folder.write_history(self.history)
-        self.folder.draw(self.history, now=self.epoch == self.config.trainer.epochs)
+        self.write("metrics.jsonl", lambda: self.folder.write_history(self.history))
+        self.write("curves.png", lambda: self.folder.draw(self.history, now=self.done))
         for logger in self.loggers:
             logger.log(row)
         log.info("%s", _summary(row, self.config.trainer.epochs))
 
+    def write(self, name: str, how: Callable[[], None]) -> bool:
+        """Write a file on the main process, or say why not and go on; whether that went well.
+
+        Raises:
+            InputError: the folder is no longer there, so nothing could be written later either.
+        """
+        if not self.world.main:
+            return True
+        try:
+            self.folder.check_there()
+            how()
+        except InputError as error:
+            self.folder.check_there()
+            self.unsaved[name] = error
+            log.warning("%s is not written, the one before stays: %s", name, error)
+            return False
+        self.unsaved.pop(name, None)
+        return True
+
     def save(self) -> None:
         """Write all that :meth:`resume` needs."""
-        self.folder.save_last(
-            self.config,
-            {
-                "description": self.description | {"epoch": self.epoch},
-                "model": self.model.state_dict(),
-                "ema": self.average.module.state_dict() if self.average is not None else None,
-                "ema_updates": self.average.updates if self.average is not None else 0,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "epoch": self.epoch,
-                "best": self.best,
-                "history": self.history,
-                "processes": self.world.size,
-                "rng": torch.get_rng_state(),
-            },
-        )
+        if self.write("last.pt", lambda: self.folder.save_last(self.config, self.state())):
+            self.saved = (self.epoch, self.step)
+
+    def state(self) -> dict[str, Any]:
+        """What ``last.pt`` holds of the run."""
+        cuda = self.world.device.type == "cuda"
+        return {
+            "description": self.description | {"epoch": self.epoch},
+            "model": self.model.state_dict(),
+            "ema": self.average.module.state_dict() if self.average is not None else None,
+            "ema_updates": self.average.updates if self.average is not None else 0,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.update.scaler.state_dict(),
+            "epoch": self.epoch,
+            "within": {key: getattr(self, key) for key in _WITHIN},
+            "best": self.best,
+            "history": self.history,
+            "processes": self.world.size,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.world.device) if cuda else None,
+        }
 
     def resume(self, saved: Saved) -> None:
-        """Take up the state of a ``last.pt``: the epochs that follow are those of the uninterrupted run.
+        """Take up the state of a ``last.pt``: what follows is what the uninterrupted run would have done.
 
         Raises:
             InputError: the state is not of this network and optimizer.
@@ -316,8 +493,12 @@ class Trainer:
                 self.average.updates = state["ema_updates"]
             # Some optimizers (Adan) keep the tensors that they are given: the state may be used again.
             self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-            self.scaler.load_state_dict(state["scaler"])
+            self.update.scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["rng"])
+            if state["cuda_rng"] is not None and self.world.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda_rng"], self.world.device)
+            for key in _WITHIN:
+                setattr(self, key, type(getattr(self, key))(state["within"].get(key, 0)))
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
@@ -325,7 +506,26 @@ class Trainer:
                 f"Start a new run from its weights: --weights {saved.path}"
             ) from error
         self.epoch, self.best, self.history = state["epoch"], state["best"], list(state["history"])
-        self.saved = self.epoch
+        limit = self.config.trainer.minutes
+        self.over = limit is not None and self.minutes >= limit
+        if self.step > self.steps:
+            raise InputError(f"resume: {saved.path} is at step {self.step} of an epoch of {self.steps}.")
+        self.saved = (self.epoch, self.step)
+
+
+#: What is saved of an epoch that is under way.
+_WITHIN = ("step", "total", "seen", "seconds", "bad", "skipped", "bad_in_row", "lr", "minutes")
+
+_WORKERS_DIE = (
+    "loader processes end as soon as they are started ({error}). If they are killed for memory, lower "
+    "num_workers; in a container, give it more shared memory (--shm-size), or set num_workers=0."
+)
+
+
+def synchronises(config: TrainConfig) -> bool:
+    """Whether BatchNorm's statistics are those of all processes, if there are several."""
+    choice = config.trainer.sync_bn
+    return config.trainer.batch_size < _FEW_IMAGES if choice == "auto" else choice == "true"
 
 
 def _summary(row: Mapping[str, Any], epochs: int) -> str:

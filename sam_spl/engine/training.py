@@ -32,7 +32,7 @@ from sam_spl.engine.loggers import LOGGERS, Logger
 from sam_spl.engine.losses import build_loss
 from sam_spl.engine.record import RunFolder, Saved, read_saved, resumed_config
 from sam_spl.engine.testing import test, test_part
-from sam_spl.engine.trainer import Trainer
+from sam_spl.engine.trainer import Trainer, synchronises
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.registry import build, built_from, channels_of, freeze_trunk, model_file
 from sam_spl.registry import is_reference
@@ -201,13 +201,12 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
         world.barrier()
         stack.callback(_start_log(folder.path / "train.log" if world.main else None))
         _announce(config, data, model, world, trainer, val)
+        if saved is not None:
+            _tell_of_processes(saved, config, world)
         try:
             trainer.fit()
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"{trainer.saved} of {config.trainer.epochs} epochs are saved. Go on with: "
-                f"{commands['train']} --resume {folder.path}"
-            ) from None
+        except KeyboardInterrupt as stopped:
+            raise type(stopped)(_where_to_go_on(stopped, trainer, commands)) from None
         if world.main:
             folder.draw(trainer.history, now=True)
             if saved is not None and saved.state["epoch"] == config.trainer.epochs:
@@ -216,6 +215,16 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
             log.info("done: weights and log in %s. Test with: %s", folder.path, tested)
     results = [result for one in tests if (result := test(one, world=world)) is not None]
     return Run(folder.path, config, trainer.history, results)
+
+
+def _where_to_go_on(stopped: KeyboardInterrupt, trainer: Trainer, commands: Mapping[str, str]) -> str:
+    epoch, step = trainer.saved
+    within = f" and {step} of {trainer.steps} steps of the next" if step else ""
+    why = f"{stopped}: " if str(stopped) else ""
+    return (
+        f"{why}{epoch} of {trainer.config.trainer.epochs} epochs{within} are saved. Go on with: "
+        f"{commands['train']} --resume {trainer.folder.path}"
+    )
 
 
 def tests_after(config: TrainConfig) -> list[TestConfig]:
@@ -276,6 +285,21 @@ def _same_images(saved: Saved, data: DataSet) -> None:
         )
 
 
+def _tell_of_processes(saved: Saved, config: TrainConfig, world: World) -> None:
+    """What another number of processes than before changes."""
+    before = saved.state["processes"]
+    if before == world.size:
+        return
+    log.warning(
+        "resumed on %d process(es), before on %d: an update takes as many images, but sums are rounded "
+        "otherwise%s%s",
+        world.size,
+        before,
+        "" if synchronises(saved.config) and synchronises(config) else ", BatchNorm sees other batches",
+        ", and other images are left out at the end of an epoch" if world.size > 1 or before > 1 else "",
+    )
+
+
 def _selection(config: TrainConfig, data: DataSet) -> str | None:
     """The part that ``best`` is chosen by; None for the last epoch."""
     choice = config.trainer.selection
@@ -317,7 +341,7 @@ def _training_set(config: TrainConfig, data: DataSet, source: Source) -> Trainin
         seed=config.seed,
         resize=config.dataset.resize,
     )
-    return TrainingSet(source, transform, config.seed)
+    return TrainingSet(source, transform, config.seed, skip_bad=config.on_bad_sample == "skip")
 
 
 def _describe(
@@ -385,6 +409,7 @@ def _held_out(config: TrainConfig, data: DataSet) -> dict[str, Any]:
 _NOT_SETTINGS = (
     *("seed", "device", "deterministic", "num_workers", "use_ddp", "save_dir", "resume", "overwrite"),
     *("logger", "test_on", "recipe", "trainer.save_every", "trainer.eval_batch_size"),
+    *("trainer.save_every_steps", "trainer.max_bad_steps", "trainer.stall_minutes", "on_bad_sample"),
     *("dataset.data_path", "dataset.group"),
 )
 
@@ -479,5 +504,8 @@ def _announce(
         log.warning(
             "best.* are chosen on the TEST images (trainer.selection=test): its scores are optimistic"
         )
-    if trainer.epoch:
-        log.info("resumed after epoch %d", trainer.epoch)
+    if trainer.epoch or trainer.step:
+        within = f" and {trainer.step} of {trainer.steps} steps" if trainer.step else ""
+        log.info("resumed after epoch %d%s", trainer.epoch, within)
+    if world.size > 1 and synchronises(config):
+        log.info("BatchNorm counts the images of all processes (trainer.sync_bn=%s)", config.trainer.sync_bn)

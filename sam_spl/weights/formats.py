@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import safetensors.torch
 import torch
@@ -174,6 +174,40 @@ def read_torch(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
 
+def save_torch(content: Any, path: Path) -> None:
+    """``torch.save``, whose errors say what the system says.
+
+    Raises:
+        OSError: a full disk, say, which PyTorch reports in words of its own that change with its versions.
+    """
+    with path.open("wb") as stream:
+        watched = _Watched(stream)
+        try:
+            torch.save(content, cast(IO[bytes], watched))
+        except RuntimeError as error:
+            raise watched.error or error from None
+
+
+class _Watched:
+    """A file that remembers the error of the system."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write to the file."""
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """See that all is with the system."""
+        self._stream.flush()
+
+
 def save_weights(
     file: str | Path, state: Mapping[str, Tensor], description: Mapping[str, Any], *, names: str = "ours"
 ) -> Path:
@@ -198,12 +232,15 @@ def save_weights(
     else:
         description = check_description(dict(description), path)
         content = {"format": FORMAT, "model": tensors, "description": description}
-    with atomic(path) as temporary:
+    with atomic(path, durable=True) as temporary:
         if names == "published" or path.suffix != ".safetensors":
-            torch.save(content, temporary)
+            save_torch(content, temporary)
         else:
             metadata = {"format": "pt", "sam_spl": json.dumps(description, sort_keys=True)}
-            safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+            try:
+                safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+            except SafetensorError as error:  # of the system: a full disk
+                raise OSError(first_line(error)) from error
     return path
 
 

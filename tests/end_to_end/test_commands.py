@@ -151,16 +151,16 @@ def test_resuming_equals_never_having_stopped(tmp_path, recipe):
 
 
 def stop_after(epochs: int, save_dir: Path, extra: tuple[str, ...]) -> None:
-    """Ctrl-C in the middle of the epoch that follows."""
-    step = Trainer.train_step
+    """A second Ctrl-C in the middle of the epoch that follows."""
+    update = Trainer.make_update
 
-    def interrupted(self, batch, index):
-        if self.epoch == epochs and index == 1:
+    def interrupted(self, batches):
+        if (self.epoch, self.step) == (epochs, 1):
             raise KeyboardInterrupt
-        return step(self, batch, index)
+        return update(self, batches)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "train_step", interrupted)
+        patch.setattr(Trainer, "make_update", interrupted)
         with pytest.raises(KeyboardInterrupt, match=f"{epochs} of 3 epochs are saved.*--resume"):
             _train(save_dir, *extra)
 

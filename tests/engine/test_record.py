@@ -17,6 +17,7 @@ from sam_spl.data.dataset import TrainingSet
 from sam_spl.engine.config import TrainConfig
 from sam_spl.engine.record import MAY_CHANGE, RunFolder, read_saved, resumed_config
 from sam_spl.engine.trainer import Trainer
+from sam_spl.engine.update import Outcome
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.weights.formats import read_weights
 from tests.conftest import TINY_OVERRIDES, config_of, train, write_folder
@@ -229,16 +230,16 @@ def test_a_torn_or_missing_line_of_the_metrics_is_written_again(torn, copy):
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys):
     """The last step of the second epoch wrecks the weights: neither its loss nor its gradient shows it."""
-    folder, step = tmp_path / "r", Trainer.train_step
+    folder, update = tmp_path / "r", Trainer.make_update
 
-    def wrecking(self, batch, index):
-        loss = step(self, batch, index)
-        if self.epoch == 1 and index == self.steps - 1:
+    def wrecking(self, batches):
+        outcome = update(self, batches)
+        if (self.epoch, self.step) == (1, self.steps - 1):
             with torch.no_grad():
                 next(self.model.parameters()).fill_(float("nan"))
-        return loss
+        return outcome
 
-    monkeypatch.setattr(Trainer, "train_step", wrecking)
+    monkeypatch.setattr(Trainer, "make_update", wrecking)
     code, error = failure([*SMALL, "trainer.epochs=3", f"save_dir={folder}"], capsys)
     assert code == 1
     assert "are not finite after epoch 2" in error
@@ -248,55 +249,68 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys
     assert all(value.isfinite().all() for value in kept["model"].values() if value.is_floating_point())
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path, capsys, monkeypatch):
+def test_a_gradient_that_is_not_finite_makes_no_step(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda gradients: torch.tensor(float("inf")))
-    code, error = failure([*SMALL, "trainer.epochs=1", f"save_dir={tmp_path / 'r'}"], capsys)
+    words = [*SMALL, "trainer.epochs=1", "trainer.max_bad_steps=0", f"save_dir={tmp_path / 'r'}"]
+    code, error = failure(words, capsys)
     assert (code, "the gradient's norm is inf in epoch 1, step 1" in error) == (1, True)
     assert state(tmp_path / "r")["epoch"] == 0
-
-
-def read_rarely(monkeypatch, steps: int) -> None:
-    """Read the figures of so many steps at a time, as on a GPU."""
-    fit = Trainer.fit
-
-    def fit_reading_rarely(self):
-        self.read_every = steps
-        fit(self)
-
-    monkeypatch.setattr(Trainer, "fit", fit_reading_rarely)
 
 
 SIX_STEPS = [*SMALL, "trainer.batch_size=1", "recipe=scratch", "trainer.epochs=2"]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 20])
-def test_a_step_that_is_read_later_is_named_and_nothing_of_it_is_saved(steps, tmp_path, capsys, monkeypatch):
-    read_rarely(monkeypatch, steps)
-    step, names = Trainer.train_step, []
+def spoil_steps(monkeypatch, *which: tuple[int, int]) -> list[str]:
+    """Make the images of these steps (of epoch, step) not finite; their names."""
+    update, names = Trainer.make_update, []
 
-    def broken(self, batch, index):
-        if (self.epoch, index) == (1, 2):
-            names.extend(batch["name"])
-            batch = batch | {"image": [images.float() * float("nan") for images in batch["image"]]}
-        step(self, batch, index)
+    def spoilt(self, batches):
+        if (self.epoch, self.step) in which:
+            names.extend(batches[0]["name"])
+            bad = [images.float() * float("nan") for images in batches[0]["image"]]
+            batches = [batches[0] | {"image": bad}]
+        return update(self, batches)
 
-    monkeypatch.setattr(Trainer, "train_step", broken)
-    code, error = failure([*SIX_STEPS, f"save_dir={tmp_path}"], capsys)
+    monkeypatch.setattr(Trainer, "make_update", spoilt)
+    return names
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path, capsys, monkeypatch):
+    """All of it: weights, averages and BatchNorm's statistics are those of a run without the step."""
+    names = spoil_steps(monkeypatch, (1, 2))
+    train([*SIX_STEPS, f"save_dir={tmp_path / 'bad'}"])
+    assert f"the loss is nan in epoch 2, step 3 (images {names[0]}): the step is left out" in (
+        tmp_path / "bad/train.log"
+    ).read_text(encoding="utf-8")
+    assert [row.get("bad_steps") for row in rows(tmp_path / "bad")] == [None, 1]
+
+    monkeypatch.undo()
+    update = Trainer.make_update
+
+    def without(self, batches):
+        if (self.epoch, self.step) == (1, 2):
+            return Outcome(0.0, 0.0, bad=False)
+        return update(self, batches)
+
+    monkeypatch.setattr(Trainer, "make_update", without)
+    train([*SIX_STEPS, f"save_dir={tmp_path / 'without'}"])
+    bad, clean = state(tmp_path / "bad"), state(tmp_path / "without")
+    for key in ("model", "ema"):
+        assert all(torch.equal(value, clean[key][name]) for name, value in bad[key].items())
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_too_many_such_steps_in_a_row_end_the_run(most, tmp_path, capsys, monkeypatch):
+    names = spoil_steps(monkeypatch, (0, 4), *((1, step) for step in range(1, 6)))
+    code, error = failure([*SIX_STEPS, f"trainer.max_bad_steps={most}", f"save_dir={tmp_path}"], capsys)
     assert code == 1
-    assert f"the loss is nan in epoch 2, step 3 (images {names[0]}, ...)" in error
+    where = "epoch 1, step 5" if most == 0 else "epoch 2, step 4"
+    assert f"the loss is nan in {where} (images {names[-1]})" in error
+    assert ("after 2 such steps in a row" in error) == (most == 2)
     kept = state(tmp_path)
     moments = [value for of in kept["optimizer"]["state"].values() for value in of.values()]
-    assert kept["epoch"] == 1
+    assert kept["epoch"] == (0 if most == 0 else 1)
     assert all(x.isfinite().all() for x in [*kept["model"].values(), *kept["ema"].values(), *moments])
-
-
-def test_how_often_figures_are_read_changes_none(tmp_path, monkeypatch):
-    train([*SIX_STEPS, f"save_dir={tmp_path / 'each'}"])
-    read_rarely(monkeypatch, 4)
-    train([*SIX_STEPS, f"save_dir={tmp_path / 'rarely'}"])
-    assert [row["loss"] for row in rows(tmp_path / "each")] == [
-        row["loss"] for row in rows(tmp_path / "rarely")
-    ]
 
 
 def test_loader_processes_live_as_long_as_the_training(tmp_path, monkeypatch):
@@ -474,9 +488,9 @@ def test_fewer_epochs_than_are_done_are_refused(copy, capsys):
     assert (code, "this run has 2 epochs already, not 1" in error) == (2, True)
 
 
-@pytest.mark.parametrize("name", ["last.pt", "best.pt", "best.safetensors"])
+@pytest.mark.parametrize("name", ["last.pt", "last.previous.pt", "best.pt", "best.safetensors"])
 def test_weights_in_a_folder_are_not_replaced_unless_asked(name, copy, capsys):
-    for other in {"last.pt", "best.pt", "best.safetensors"} - {name}:
+    for other in {"last.pt", "last.previous.pt", "best.pt", "best.safetensors"} - {name}:
         (copy / other).unlink()
     before = (copy / name).read_bytes()
     words = [*SMALL, "trainer.epochs=1", f"save_dir={copy}"]
