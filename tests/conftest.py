@@ -166,7 +166,7 @@ def command() -> Run:
     """Run a command of the repository as a user does; ``env`` adds to the environment."""
 
     def run(
-        *argv: Any, env: dict[str, str] | None = None, cwd: Path = ROOT
+        *argv: Any, env: dict[str, str] | None = None, cwd: Path = ROOT, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         words = [str(word) for word in argv]
         prefix = [sys.executable] if words[0].endswith(".py") else []
@@ -176,7 +176,7 @@ def command() -> Run:
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *_path()]), **(env or {})},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=timeout,
         )
 
     return run

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sam_spl.data.dataset import EvaluationSet, collate_evaluation
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Meter, Protocol
 from sam_spl.predict.maps import check_finite, map_size, probabilities
-from sam_spl.runtime import World
+from sam_spl.runtime import World, leave_interrupts
 
 _THREADS = 2  # that count: more hardly help, as much of it holds Python's lock
 _WAITING = 32  # images that may wait to be counted,
@@ -74,6 +74,7 @@ def evaluate(
         num_workers=num_workers,
         collate_fn=collate_evaluation,
         pin_memory=world.device.type == "cuda",
+        worker_init_fn=leave_interrupts,
     )
     metric = Meter(protocols, detailed=detailed)
     resolutions = list(dict.fromkeys([*metric.resolutions, *(["own"] if keep else [])]))

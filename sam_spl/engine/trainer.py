@@ -30,7 +30,7 @@ from sam_spl.engine.stopping import Stop
 from sam_spl.engine.update import Batch, Outcome, Update
 from sam_spl.engine.watchdog import Watchdog
 from sam_spl.errors import InputError, Stopped
-from sam_spl.metrics import scores
+from sam_spl.metrics import DatasetCounts, scores
 from sam_spl.runtime import World, is_out_of_memory, leave_interrupts, place
 
 log = logging.getLogger(__name__)
@@ -208,25 +208,35 @@ class Trainer:
 
         Loader processes that die (memory, a driver) are started again.
         """
-        restarts, reached = 0, self.step
+        deaths, reached = 0, self.step
         while self.step < self.steps and not self.over:
             self.sampler.start = self.step * self.group
             try:
                 yield from self._groups_of(self.loader())
             except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
                 self._loader = None
-                self.check_stop()  # a signal that meant all processes of the job
-                restarts = restarts + 1 if self.step == reached else 1
+                deaths = deaths + 1 if self.step == reached else 1
                 reached = self.step
-                if restarts > _MOST_RESTARTS:
-                    raise InputError(_WORKERS_DIE.format(error=str(error).split("\n")[0])) from error
-                log.warning(
-                    "a loader process has ended (%s): started again. If it was killed for memory, lower "
-                    "num_workers",
-                    str(error).split("\n")[0].rstrip("."),
-                )
+                self._take_death(error, deaths)
+
+    def _take_death(self, error: RuntimeError, count: int) -> None:
+        """Of a loader process, the ``count``-th in a row: others are to be started.
+
+        Raises:
+            RuntimeError: it was something else.
+            InputError: there were too many.
+            Stopped: a signal that meant all processes of the job.
+        """
+        if "DataLoader worker" not in str(error):
+            raise error
+        why = str(error).split("\n")[0].rstrip(".")
+        self.check_stop()
+        if count > _MOST_RESTARTS:
+            raise InputError(_WORKERS_DIE.format(error=why)) from error
+        log.warning(
+            "a loader process has ended (%s): started again. If it was killed for memory, lower num_workers",
+            why,
+        )
 
     def _groups_of(self, loader: DataLoader[dict[str, Any]]) -> Iterator[tuple[list[Batch], float]]:
         started = time.perf_counter()
@@ -376,14 +386,7 @@ class Trainer:
         if self.val_set is None or not due:
             return {}
         try:
-            with self._memory():
-                counts = evaluate(
-                    self.evaluated,
-                    self.val_set,
-                    self.world.at("fp32"),  # as scores are taken
-                    batch_size=self.config.trainer.eval_batch_size,
-                    num_workers=self.num_workers,
-                )
+            counts = self._count(self.val_set)
         except InputError as error:
             if self.config.on_bad_sample == "stop" or self.world.size > 1 or "out of memory" in str(error):
                 raise
@@ -391,6 +394,22 @@ class Trainer:
             log.warning("epoch %d is not validated: %s", epoch, error)
             return {}
         return asdict(scores(counts))
+
+    def _count(self, val_set: EvaluationSet) -> DatasetCounts:
+        deaths = 0
+        while True:
+            try:
+                with self._memory():
+                    return evaluate(
+                        self.evaluated,
+                        val_set,
+                        self.world.at("fp32"),  # as scores are taken
+                        batch_size=self.config.trainer.eval_batch_size,
+                        num_workers=self.num_workers,
+                    )
+            except RuntimeError as error:
+                deaths += 1
+                self._take_death(error, deaths)
 
     def finish_epoch(self, scored: Mapping[str, Any]) -> None:
         """Write the epoch down, and what is due of the weights."""

@@ -223,8 +223,24 @@ def _where_to_go_on(stopped: KeyboardInterrupt, trainer: Trainer, commands: Mapp
     why = f"{stopped}: " if str(stopped) else ""
     return (
         f"{why}{epoch} of {trainer.config.trainer.epochs} epochs{within} are saved. Go on with: "
-        f"{commands['train']} --resume {trainer.folder.path}"
+        f"{commands['train']} {shlex.join(_resume_words(trainer.config, trainer.folder.path))}"
     )
+
+
+def _resume_words(config: TrainConfig, folder: Path) -> list[str]:
+    """What goes on with a run: its folder, and the user's own code, which no file may import."""
+    named = {
+        "model": config.model.name,
+        "loss": config.loss.name,
+        "trainer.augment": config.trainer.augment,
+        "logger": config.logger,
+    }
+    own = [f"{key}={name}" for key, name in named.items() if name is not None and is_reference(name)]
+    return ["--resume", str(folder), *_own_folders(), *own]
+
+
+def _own_folders() -> list[str]:
+    return [word for own in config_folders()[:-1] for word in ("--config_dir", str(own))]
 
 
 def tests_after(config: TrainConfig) -> list[TestConfig]:
@@ -257,9 +273,7 @@ def _beside(dataset: DatasetConfig, name: str) -> DatasetConfig:
 
 def _test_words(config: TrainConfig, folder: Path) -> str:
     """What tests the weights on the set that they were trained on."""
-    dataset, words = config.dataset, ["--weights", str(folder)]
-    for own in config_folders()[:-1]:
-        words += ["--config_dir", str(own)]
+    dataset, words = config.dataset, ["--weights", str(folder), *_own_folders()]
     if is_reference(config.model.name):
         words += ["--model", config.model.name]
     if dataset.source == "folder":
@@ -444,7 +458,7 @@ def _start_log(file: Path | None) -> Callable[[], None]:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if file:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_LogFile(file, encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for handler in handlers:
         root.addHandler(handler)
@@ -460,6 +474,26 @@ def _start_log(file: Path | None) -> Callable[[], None]:
         root.setLevel(before[1])
 
     return close
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose disk may fill: it says so once, and the run goes on."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, a name of logging's
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            print(f"{Path(self.baseFilename).name} cannot be written: {error.strerror}", file=sys.stderr)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:  # what it still holds
+            self.stream = None
 
 
 def _announce(

@@ -385,10 +385,10 @@ def test_a_set_that_is_not_named_is_not_replaced_by_generated_images(trained, fo
 
 
 def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
-    def broken(self, batch, step):
+    def broken(self, batches):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Trainer, "train_step", broken)
+    monkeypatch.setattr(Trainer, "make_update", broken)
     with pytest.raises(ZeroDivisionError):
         run(["train", *TINY_OVERRIDES, *TINY_SET, f"save_dir={tmp_path / 'r'}"])
 

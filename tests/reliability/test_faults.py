@@ -1,0 +1,372 @@
+"""What fails while a run is under way: it goes on where it can, says so, and loses nothing that was good."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from sam_spl.cli.main import run
+from sam_spl.engine.record import read_saved
+from sam_spl.engine.trainer import Trainer
+from sam_spl.errors import InputError
+from sam_spl.files import atomic
+from sam_spl.weights.formats import read_weights
+from tests.conftest import ROOT, TINY_OVERRIDES, train, write_folder
+from tests.engine.test_distributed import TORCHRUN
+from tests.reliability.kills import MODEL, WORDS, differs, record
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run of three epochs without a fault."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train([*WORDS, f"save_dir={folder}"])
+    return folder
+
+
+def before_step(monkeypatch, epoch: int, step: int, do) -> None:
+    """Do something before an update is made."""
+    update = Trainer.make_update
+
+    def disturbed(self, batches):
+        if (self.epoch, self.step) == (epoch, step):
+            do(self)
+        return update(self, batches)
+
+    monkeypatch.setattr(Trainer, "make_update", disturbed)
+
+
+def failure(words: list, capsys) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        run(["train", *map(str, words)])
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return end.value.code, error
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "train.log").read_text(encoding="utf-8")
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """What a full disk and a quota do, by the system itself."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+#: A network whose weights files are larger than any other file of its run.
+LARGE = [*TINY_OVERRIDES, *WORDS[1:]]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_a_full_disk_keeps_the_last_good_file_and_the_run_going(epoch, tmp_path, capsys, monkeypatch):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    with files_no_larger_than(2**40):
+        before_step(
+            monkeypatch, epoch, 1, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limit))
+        )
+        code, error = failure([*LARGE, f"save_dir={tmp_path}"], capsys)
+    assert code == 1
+    assert "error: the training is done, and its " in error
+    assert f"cannot write {tmp_path}/" in error
+    assert "is not saved" in error
+    assert "last.pt is not written, the one before stays" in log_of(tmp_path)
+    assert "epoch 3/3" in log_of(tmp_path)
+    assert read_saved(tmp_path).state["epoch"] == epoch
+    assert not list(tmp_path.glob(".*"))
+    for name in ("best.pt", "best.safetensors"):
+        if (tmp_path / name).exists():
+            assert read_weights(tmp_path / name).description["epoch"] <= epoch
+
+    monkeypatch.undo()
+    train(["--resume", tmp_path])  # there is space again
+    assert read_saved(tmp_path).state["epoch"] == 3
+
+
+def test_a_disk_that_has_space_again_leaves_no_error(tmp_path, monkeypatch):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    with files_no_larger_than(2**40):
+        update = Trainer.make_update
+
+        def disturbed(self, batches):
+            size = 2**20 if self.epoch == 1 else 2**40
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit))
+            return update(self, batches)
+
+        monkeypatch.setattr(Trainer, "make_update", disturbed)
+        train([*LARGE, f"save_dir={tmp_path / 'run'}"])
+    assert "last.pt is not written" in log_of(tmp_path / "run")
+    monkeypatch.undo()
+    train([*LARGE, f"save_dir={tmp_path / 'clean'}"])
+    assert differs(record(tmp_path / "clean"), record(tmp_path / "run")) == []
+
+
+def test_the_disk_is_named_as_the_system_does(tmp_path):
+    with (
+        pytest.raises(InputError, match="No space left on device. Choose a folder"),
+        atomic(tmp_path / "x") as file,
+    ):
+        file.symlink_to("/dev/full")
+        file.write_text("x" * 10**6)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_that_cannot_be_written_does_not_disturb(tmp_path, capsys, monkeypatch):
+    def fill(trainer):
+        (handler,) = (
+            one for one in logging.getLogger("sam_spl").handlers if isinstance(one, logging.FileHandler)
+        )
+        handler.stream.close()
+        handler.stream = open("/dev/full", "a")  # noqa: SIM115
+
+    before_step(monkeypatch, 1, 1, fill)
+    train([*WORDS, f"save_dir={tmp_path}"])
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    assert told.err.count("train.log cannot be written") == 1
+    assert "epoch 3/3" in told.out
+
+
+def test_a_file_that_cannot_be_replaced_leaves_the_others(whole, tmp_path, capsys, monkeypatch):
+    def occupy(trainer):
+        (tmp_path / "metrics.jsonl").unlink()
+        (tmp_path / "metrics.jsonl").mkdir()
+
+    before_step(monkeypatch, 1, 1, occupy)
+    code, error = failure([*WORDS, f"save_dir={tmp_path}"], capsys)
+    assert (code, error.count("error: ")) == (1, 1)
+    assert "the training is done, and its metrics.jsonl is not saved" in error
+    assert differs(record(whole)["last"], torch_state(tmp_path)) == []
+
+
+def torch_state(folder: Path) -> object:
+    (folder / "metrics.jsonl").rmdir()
+    (folder / "metrics.jsonl").write_text("")
+    return record(folder)["last"]
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_run_folder_that_vanished_is_not_made_again(another, tmp_path, capsys, monkeypatch):
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+
+    def move(trainer):
+        folder.rename(moved)
+        if another:
+            folder.mkdir()
+
+    before_step(monkeypatch, 1, 1, move)
+    code, error = failure([*WORDS, f"save_dir={folder}"], capsys)
+    assert code == 1
+    assert error.startswith(f"error: {folder}: the run folder was moved, replaced or removed")
+    assert folder.exists() == another
+    assert not another or not list(folder.iterdir())
+    assert read_saved(moved).state["epoch"] == 1
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    return write_folder(tmp_path / "mine", lists={"train": [0, 1, 2, 3], "test": [4, 5]})
+
+
+def folder_words(images: Path, save_dir: Path) -> list[str]:
+    set_ = ["dataset=custom", f"dataset.data_path={images}"]
+    return [
+        MODEL,
+        "recipe=scratch",
+        *set_,
+        *WORDS[2:3],
+        *WORDS[5:],
+        "trainer.batch_size=2",
+        f"save_dir={save_dir}",
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_corrupt_file_in_the_middle_ends_the_run_by_name(
+    kind, workers, images, tmp_path, capsys, monkeypatch
+):
+    file = images / kind / "im_2.png"
+    before_step(monkeypatch, 0, 1, lambda _: file.write_bytes(file.read_bytes()[:40]))
+    code, error = failure([*folder_words(images, tmp_path / "run"), f"num_workers={workers}"], capsys)
+    assert (code, error.count("\n")) == (1, 1)
+    assert str(file) in error
+    assert read_saved(tmp_path / "run").state["epoch"] == 1
+
+
+def test_or_it_is_left_out_and_counted(images, tmp_path, monkeypatch):
+    file = images / "images/im_2.png"
+    good = file.read_bytes()
+    before_step(monkeypatch, 0, 1, lambda _: file.write_bytes(good[:40]))
+    before_step(monkeypatch, 2, 1, lambda _: file.write_bytes(good))
+    train(
+        [*folder_words(images, tmp_path / "run"), "on_bad_sample=skip", "trainer.epochs=4", "num_workers=1"]
+    )
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert rows[1]["bad_samples"] == 1
+    assert "bad_samples" not in rows[0]
+    assert "bad_samples" not in rows[3]
+    assert log_of(tmp_path / "run").count(f"(on_bad_sample=skip): {file}") == 1
+
+
+def test_a_set_that_is_gone_is_not_skipped_through(images, tmp_path, capsys, monkeypatch):
+    before_step(monkeypatch, 0, 1, lambda _: shutil.rmtree(images / "images"))
+    code, error = failure([*folder_words(images, tmp_path / "run"), "on_bad_sample=skip"], capsys)
+    assert code == 1
+    assert "im_" in error
+
+
+def test_a_loader_process_that_is_killed_is_started_again(whole, tmp_path, monkeypatch):
+    killed = []
+
+    def kill_one(trainer):
+        victim = multiprocessing.active_children()[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join()
+        killed.append(victim.pid)
+
+    before_step(monkeypatch, 1, 1, kill_one)
+    train([*WORDS, "num_workers=2", f"save_dir={tmp_path}"])
+    assert killed
+    assert f"DataLoader worker (pid {killed[0]}) is killed by signal: Killed" in log_of(tmp_path) or (
+        f"DataLoader worker (pid(s) {killed[0]}) exited unexpectedly" in log_of(tmp_path)
+    )
+    assert differs(record(whole), record(tmp_path)) == []
+
+
+def test_loader_processes_that_all_die_end_the_run(tmp_path, capsys, monkeypatch):
+    import sam_spl.data.dataset as module
+
+    monkeypatch.setattr(module.TrainingSet, "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    code, error = failure([*WORDS, "num_workers=1", f"save_dir={tmp_path}"], capsys)
+    assert code == 1
+    assert "error: loader processes end as soon as they are started" in error
+    assert log_of(tmp_path).count("started again") == 3
+
+
+HUNGRY = """
+import torch
+from tests.reliability.small import Small
+
+class Hungry(Small):
+    def forward(self, image):
+        torch.empty(2**60, dtype=torch.uint8)  # the allocator's own error
+        return super().forward(image)
+"""
+
+
+def test_out_of_memory_says_what_to_lower_and_a_sweep_goes_on(tmp_path, capsys):
+    network = tmp_path / "hungry.py"
+    network.write_text(HUNGRY)
+    code, error = failure(
+        ["-m", f"model={network}:Hungry,{MODEL.removeprefix('model=')}", *WORDS[1:], f"save_dir={tmp_path}"],
+        capsys,
+    )
+    assert code == 1
+    assert (
+        "error: out of memory on cpu with batches of 3 images of 32 pixels. Lower trainer.batch_size" in error
+    )
+    assert "1 of 2 failed" in error
+    (good,) = tmp_path.glob("*Small*/last.pt")
+    assert read_saved(good).state["epoch"] == 3
+
+
+STALLING = """
+import time
+from sam_spl.cli.main import run
+from sam_spl.data.sources import {source}
+import sam_spl.engine.watchdog as watchdog
+watchdog.WARN_AFTER = 0.5
+load = {source}.load
+seen = []
+
+def hanging(self, index):
+    seen.append(index)
+    if len(seen) > 14:
+        time.sleep(600)  # a mount that answers no more
+    return load(self, index)
+
+{source}.load = hanging
+import sys
+run(["train", *sys.argv[1:]])
+"""
+
+
+def test_a_mount_that_stalls_is_told_of_and_ends_the_run(tmp_path):
+    script = tmp_path / "stalling.py"
+    script.write_text(STALLING.format(source="SyntheticSource"))
+    done = subprocess.run(
+        [sys.executable, str(script), *WORDS, "trainer.stall_minutes=0.04", f"save_dir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert (
+        "no training image has come for 0 s: is the data set within reach?" in done.stdout + done.stderr
+        or ("no training image has come for 1 s" in done.stdout + done.stderr)
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "error: no training image has come for 0.0 minutes (trainer.stall_minutes), in epoch "
+    )
+    assert last.endswith(f"go on with --resume {tmp_path / 'run'}")
+    assert read_saved(tmp_path / "run").state["epoch"] >= 0
+
+
+FALLING = """
+import os
+import signal
+from tests.reliability.small import Small
+
+class Falling(Small):
+    steps = 0
+
+    def forward(self, image):
+        if self.training:
+            Falling.steps += 1
+            if Falling.steps == 4 and os.environ["RANK"] == "1":
+                {deed}
+        return super().forward(image)
+"""
+
+
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", ["error: another process of this run has ended"]),
+        ("raise ZeroDivisionError", ["ZeroDivisionError"]),
+    ],
+)
+def test_one_process_that_ends_ends_all(deed, told, tmp_path, command):
+    network = tmp_path / "falling.py"
+    network.write_text(FALLING.format(deed=deed))
+    words = [f"model={network}:Falling", *WORDS[1:], f"save_dir={tmp_path / 'run'}"]
+    done = command(*TORCHRUN, "--nproc_per_node=2", "training.py", *words, timeout=120)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if "error: " in line or "ZeroDivisionError" in line]
+    assert all(any(one in line for line in lines) for one in told) or "SIGKILL" in done.stderr
+    assert "ConnectionResetError" not in done.stderr
+    assert read_saved(tmp_path / "run").state["epoch"] == 1

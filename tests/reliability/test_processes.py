@@ -1,0 +1,205 @@
+"""N processes with batches of B are one process with batches of N x B, to 1e-5 in float32."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sam_spl.data.normalise import Normalise
+from sam_spl.engine.batch_norm import GlobalBatchNorm
+from sam_spl.engine.losses import SegmentationLoss
+from sam_spl.engine.update import Update
+from sam_spl.runtime import World
+from tests.conftest import ROOT, TINY_OVERRIDES, train
+from tests.engine.test_distributed import TORCHRUN
+from tests.reliability.kills import MODEL
+
+COMMON = [
+    "dataset.image_size=32",
+    "dataset.synthetic.train=16",
+    "dataset.synthetic.val=4",
+    "trainer.epochs=2",
+    "device=cpu",
+    "precision=fp32",
+    "optimizer.name=sgd",
+    "optimizer.args={momentum: 0.9}",  # Adan's steps do not show a gradient's scale
+    "optimizer.lr=0.05",
+]
+#: With soft IoU over the batch, with cross entropy and soft IoU of images, and with both and averaged weights.
+NETWORKS = {
+    "datransnet": ["model=datransnet", "recipe=datransnet"],
+    "sam_spl": [*TINY_OVERRIDES, "recipe=scratch"],
+    "small": [MODEL, "recipe=scratch", "loss=soft_iou"],
+}
+
+
+def figures(folder: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows], torch.load(folder / "last.pt", weights_only=True)["model"]
+
+
+def greatest_difference(one: Path, other: Path) -> float:
+    """Of losses and weights, relative to the greatest value of each."""
+    (losses, weights), (others, other_weights) = figures(one), figures(other)
+    found = max(abs(a - b) / abs(a) for a, b in zip(losses, others, strict=True))
+    for name, value in weights.items():
+        if value.is_floating_point():
+            scale = value.abs().max().clamp_min(1e-3)
+            found = max(found, float((value - other_weights[name]).abs().max() / scale))
+    return found
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
+def alone(request, tmp_path_factory) -> tuple[list[str], Path]:
+    """The words of a run, and what one process makes of it with batches of 4."""
+    words = [*NETWORKS[request.param], *COMMON]
+    if request.param == "small":
+        # Dropout draws other numbers in each process.
+        words += ["model.dropout=0.0"]
+    folder = tmp_path_factory.mktemp("alone") / request.param
+    train([*words, "trainer.batch_size=4", f"save_dir={folder}"])
+    return words, folder
+
+
+def test_two_processes_equal_one(alone, command, tmp_path):
+    words, folder = alone
+    start = [*TORCHRUN, "--nproc_per_node=2", "training.py", *words, "trainer.batch_size=2"]
+    done = command(*start, f"save_dir={tmp_path / 'two'}", env={"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "BatchNorm counts the images of all processes (trainer.sync_bn=auto)" in done.stdout
+    assert greatest_difference(folder, tmp_path / "two") < 1e-5
+
+
+def test_without_synchronised_batchnorm_they_do_not(command, tmp_path):
+    """The comparison sees what is left out."""
+    words = [*NETWORKS["small"], *COMMON, "model.dropout=0.0"]
+    train([*words, "trainer.batch_size=4", f"save_dir={tmp_path / 'one'}"])
+    start = [*TORCHRUN, "--nproc_per_node=2", "training.py", *words, "trainer.batch_size=2"]
+    done = command(*start, "trainer.sync_bn=false", f"save_dir={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    assert greatest_difference(tmp_path / "one", tmp_path / "two") > 1e-3
+
+
+def test_two_machines_equal_one(tmp_path):
+    """A launcher on each of two addresses, as on two nodes of a cluster."""
+    words = [*NETWORKS["small"], *COMMON, "model.dropout=0.0"]
+    train([*words, "trainer.batch_size=4", f"save_dir={tmp_path / 'one'}"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"),
+                *(f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port}"),
+                *(f"--local-addr=127.0.0.{rank + 1}", "training.py", *words, "trainer.batch_size=2"),
+                f"save_dir={tmp_path / 'two'}",
+            ],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    outputs = [node.communicate(timeout=200)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
+    assert greatest_difference(tmp_path / "one", tmp_path / "two") < 1e-5
+
+
+def test_another_number_of_processes_goes_on_and_says_what_changes(alone, command, tmp_path):
+    words, _ = alone
+    folder = tmp_path / "run"
+    train([*words, "trainer.batch_size=4", f"save_dir={folder}"])
+    own = [word for word in words if word == MODEL]
+    more = ["--resume", folder, "trainer.epochs=3", "trainer.batch_size=2", *own]
+    done = command(*TORCHRUN, "--nproc_per_node=2", "training.py", *more, env={"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "resumed on 2 process(es), before on 1: an update takes as many images" in done.stdout
+    train([*words, "trainer.batch_size=4", "trainer.epochs=3", f"save_dir={tmp_path / 'one'}"])
+    losses, others = (figures(one)[0] for one in (folder, tmp_path / "one"))
+    assert losses[:2] == pytest.approx(others[:2], rel=0.2)  # of another schedule: two epochs, not three
+    assert len(losses) == len(others) == 3
+
+
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(3)
+    norm = nn.GroupNorm(2, 8)  # images do not meet in it
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)
+    ).double()
+
+
+class _Maps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = _network()
+
+    def forward(self, image):
+        return [self.net(image.double())]
+
+
+def _batch(images: torch.Tensor, masks: torch.Tensor) -> dict:
+    return {"image": [images], "mask": masks, "name": ["x"] * len(images), "bad": []}
+
+
+@pytest.mark.parametrize("sizes", [[8], [4, 4], [2, 2, 2, 2], [3, 3, 2]])
+@pytest.mark.parametrize("clip", [0.0, 1e-2])
+def test_accumulated_batches_are_one_large_one(sizes, clip):
+    """Also where the last one of an epoch is smaller."""
+    generator = torch.Generator().manual_seed(5)
+    images = torch.randint(0, 255, (8, 16, 16), generator=generator, dtype=torch.uint8)
+    masks = torch.rand((8, 1, 16, 16), generator=generator) > 0.9
+
+    def updated(parts: list[int]) -> tuple[list[torch.Tensor], float, float]:
+        model = _Maps()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss = SegmentationLoss(bce=1.0, iou=1.0, iou_over="image")
+        update = Update(
+            *(model, model, loss, Normalise((0.5,), (0.2,)), optimizer, None, clip, WORLD),
+        )
+        batches = [_batch(i, m) for i, m in zip(images.split(parts), masks.split(parts), strict=True)]
+        outcome = update(batches)
+        return [p.detach() for p in model.parameters()], outcome.loss, outcome.norm
+
+    (expected, loss, norm), (got, got_loss, got_norm) = updated([8]), updated(sizes)
+    assert got_loss == pytest.approx(loss, rel=1e-6)
+    assert got_norm == pytest.approx(norm, rel=1e-6)
+    for a, b in zip(expected, got, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batchnorm_over_one_process_is_pytorchs(momentum):
+    torch.manual_seed(1)
+    theirs = nn.BatchNorm2d(5, momentum=momentum).double()
+    with torch.no_grad():
+        theirs.weight.uniform_(0.5, 2)
+        theirs.bias.normal_()
+    import copy
+
+    ours = GlobalBatchNorm.like(copy.deepcopy(theirs))
+    for _ in range(3):
+        x = torch.randn(4, 5, 6, 7, dtype=torch.float64, requires_grad=True)
+        y = x.detach().clone().requires_grad_()
+        a, b = theirs(x), ours(y)
+        torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
+        weight = torch.randn_like(a)
+        (a * weight).sum().backward()
+        (b * weight).sum().backward()
+        torch.testing.assert_close(y.grad, x.grad, rtol=1e-9, atol=1e-12)
+    for (name, one), other in zip(theirs.state_dict().items(), ours.state_dict().values(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12, msg=name)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))

@@ -1,0 +1,206 @@
+"""Signals end a run at its next step, with everything saved and an exit code of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sam_spl.cli.main import run
+from sam_spl.engine.record import read_saved
+from sam_spl.engine.trainer import Trainer
+from tests.conftest import ROOT, train
+from tests.engine.test_distributed import TORCHRUN
+from tests.reliability.kills import MODEL, WORDS, differs, record
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run of three epochs, never broken."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train([*WORDS, f"save_dir={folder}"])
+    return folder
+
+
+def in_a_step(monkeypatch, epoch: int, step: int, *signals: signal.Signals) -> None:
+    """Send signals to this process while it makes an update."""
+    update = Trainer.make_update
+
+    def disturbed(self, batches):
+        if (self.epoch, self.step) == (epoch, step):
+            for one in signals:
+                os.kill(os.getpid(), one)
+        return update(self, batches)
+
+    monkeypatch.setattr(Trainer, "make_update", disturbed)
+
+
+def ended(words: list[str], capsys) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        run(["train", *words])
+    return end.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_ends_the_run_after_its_step_and_nothing_is_done_twice(
+    name, whole, tmp_path, capsys, monkeypatch
+):
+    handler = signal.getsignal(signal.Signals[name])
+    in_a_step(monkeypatch, 1, 2, signal.Signals[name])
+    code, told = ended([*WORDS, f"save_dir={tmp_path}"], capsys)
+    assert code == 75
+    assert f"interrupted: {name}: 1 of 3 epochs and 3 of 4 steps of the next are saved. Go on with: " in told
+    assert told.strip().endswith(f"sam-spl train --resume {tmp_path} {MODEL}")
+    assert "Traceback" not in told
+    saved = read_saved(tmp_path)
+    assert (saved.state["epoch"], saved.state["within"]["step"]) == (1, 3)
+    assert signal.getsignal(signal.Signals[name]) == handler  # as it was before
+
+    monkeypatch.undo()
+    train([MODEL, "--resume", tmp_path])
+    assert differs(record(whole), record(tmp_path)) == []
+
+
+def test_a_signal_in_the_last_step_of_an_epoch(whole, tmp_path, capsys, monkeypatch):
+    in_a_step(monkeypatch, 0, 3, signal.SIGTERM)
+    assert ended([*WORDS, f"save_dir={tmp_path}"], capsys)[0] == 75
+    monkeypatch.undo()
+    train([MODEL, "--resume", tmp_path])
+    assert differs(record(whole), record(tmp_path)) == []
+
+
+def test_a_signal_in_validation_does_not_wait_for_its_end(whole, tmp_path, capsys, monkeypatch):
+    count, waited = Trainer._count, []
+
+    def slow(self, val_set):
+        if self.epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+            waited.append(True)
+        return count(self, val_set)
+
+    monkeypatch.setattr(Trainer, "_count", slow)
+    code, told = ended([*WORDS, f"save_dir={tmp_path}"], capsys)
+    assert (code, waited) == (75, [])
+    assert "1 of 3 epochs and 4 of 4 steps of the next are saved" in told
+    monkeypatch.undo()
+    train([MODEL, "--resume", tmp_path])
+    assert differs(record(whole), record(tmp_path)) == []
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path, capsys, monkeypatch):
+    in_a_step(monkeypatch, 1, 2, signal.SIGINT, signal.SIGINT)
+    code, told = ended([*WORDS, f"save_dir={tmp_path}"], capsys)
+    assert code == 130
+    assert "interrupted: 1 of 3 epochs are saved. Go on with: " in told
+    assert read_saved(tmp_path).state["within"]["step"] == 0
+
+
+def start(*words: object, **more: object) -> subprocess.Popen[str]:
+    """A command of its own, in a group of its own."""
+    return subprocess.Popen(
+        [*map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **more,
+    )
+
+
+def comes(what: Callable[[], bool], within: float = 120) -> None:
+    """Wait until something is so."""
+    until = time.monotonic() + within
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+LONG = [*WORDS, "trainer.epochs=100000"]
+
+
+def test_the_whole_group_gets_the_signal(tmp_path):
+    """As a terminal and a scheduler send it: loader processes get it too, and say nothing."""
+    words = [*LONG, "num_workers=2", "trainer.save_every=1000000", f"save_dir={tmp_path}"]
+    process = start(sys.executable, "training.py", *words)
+    comes(lambda: (tmp_path / "metrics.jsonl").exists() and bool((tmp_path / "metrics.jsonl").read_text()))
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert "Traceback" not in output
+    assert "interrupted: SIGINT: " in output
+    assert f"python training.py --resume {tmp_path}" in output
+    assert read_saved(tmp_path).state["epoch"] >= 1
+
+
+def test_torchrun_passes_the_signal_on_and_all_processes_end(tmp_path):
+    words = [*LONG, "trainer.save_every=1000000", f"save_dir={tmp_path}"]
+    launcher = start(*TORCHRUN, "--nproc_per_node=2", "training.py", *words)
+    comes(lambda: (tmp_path / "metrics.jsonl").exists() and bool((tmp_path / "metrics.jsonl").read_text()))
+    launcher.send_signal(signal.SIGTERM)
+    output, _ = launcher.communicate(timeout=90)
+    assert output.count("interrupted: SIGTERM: ") == 1, output
+    assert read_saved(tmp_path).state["epoch"] >= 1
+    assert not _processes_of(tmp_path)
+
+
+def test_processes_end_with_their_launcher(tmp_path):
+    """A launcher that is killed cannot pass anything on: Linux tells its processes."""
+    words = [*LONG, "trainer.save_every=1000000", f"save_dir={tmp_path}"]
+    launcher = start(*TORCHRUN, "--nproc_per_node=2", "training.py", *words)
+    comes(lambda: (tmp_path / "metrics.jsonl").exists() and bool((tmp_path / "metrics.jsonl").read_text()))
+    assert _processes_of(tmp_path)
+    launcher.kill()
+    comes(lambda: not _processes_of(tmp_path), 60)
+    assert read_saved(tmp_path).state["epoch"] >= 1
+
+
+def _processes_of(folder: Path) -> list[int]:
+    """Processes that have the folder in their command, launchers aside."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (place / "cmdline").read_bytes()
+            zombie = ") Z " in (place / "stat").read_text()
+        except OSError:
+            continue
+        if str(folder).encode() in line and b"torch.distributed.run" not in line and not zombie:
+            found.append(int(place.name))
+    return found
+
+
+DYING = """
+import os, signal
+from tests.reliability.small import Small
+
+class Dying(Small):
+    "Dies in the 5th step of what torchrun starts first."
+    steps = 0
+
+    def forward(self, image):
+        if self.training:
+            Dying.steps += 1
+            first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+            if Dying.steps == 5 and first and os.environ["RANK"] == "1":
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(image)
+"""
+
+
+def test_torchruns_restarts_go_on_from_the_checkpoint(tmp_path, command):
+    network = tmp_path / "dying.py"
+    network.write_text(DYING)
+    words = [f"model={network}:Dying", *WORDS[1:], f"save_dir={tmp_path / 'run'}", "--resume", "auto"]
+    done = command(*TORCHRUN, "--nproc_per_node=2", "--max-restarts=1", "training.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after epoch " in done.stdout
+    log = (tmp_path / "run/train.log").read_text(encoding="utf-8")
+    assert [log.count(f"INFO epoch {number}/3") for number in (1, 2, 3)] == [1, 1, 1]
