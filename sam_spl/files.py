@@ -138,9 +138,9 @@ def lock(folder: str | Path) -> Iterator[Callable[[], bool]]:
         finally:
             if _is_still(path, descriptor):
                 path.unlink(missing_ok=True)
-            if new:
-                with suppress(OSError):  # not empty: as it should be
-                    folder.rmdir()
+                if new:
+                    with suppress(OSError):  # not empty: as it should be
+                        folder.rmdir()
     finally:
         os.close(descriptor)
 

@@ -37,14 +37,14 @@ class Part:
         role: train, val, test or all; where the sets of a union have different ones, each with its set.
         count: number of images.
         fingerprint: SHA-256 of the list of names; None for generated images.
-        open: makes the source.
+        open: makes the source; ``skip_bad=True`` leaves files that cannot be read to those who load them.
         items: the images; none of generated ones.
     """
 
     role: str
     count: int
     fingerprint: str | None
-    open: Callable[[], Source]
+    open: Callable[..., Source]
     items: tuple[Item, ...] = ()
 
     @property
@@ -151,7 +151,7 @@ class DataSet:
             "all",
             sum(part.count for part in parts),
             None,
-            lambda: Joined([part.open() for part in parts], [f"{part.role}/" for part in parts]),
+            lambda **how: Joined([part.open(**how) for part in parts], [f"{part.role}/" for part in parts]),
         )
 
     def _filled(self, part: Part) -> Part:
@@ -276,7 +276,7 @@ def _drawn(item: Item) -> bytes:
 
 
 def _part(role: str, items: tuple[Item, ...]) -> Part:
-    return Part(role, len(items), fingerprint(items), lambda: FolderSource(items), items)
+    return Part(role, len(items), fingerprint(items), partial(FolderSource, items), items)
 
 
 def groups_of(config: DatasetConfig, names: Sequence[str]) -> list[str] | None:
@@ -320,7 +320,7 @@ def hold_out(items: tuple[Item, ...], share: float, seed: int) -> tuple[tuple[It
     )
 
 
-def _same(source: Source) -> Source:
+def _same(source: Source, *, skip_bad: bool = False) -> Source:
     return source
 
 

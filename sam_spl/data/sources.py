@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from threading import Lock
 from typing import Any, Protocol
 
@@ -47,14 +48,19 @@ class FolderSource:
     Args:
         items: from :func:`sam_spl.data.layout.find_split`.
         cache_bytes: limit of what is kept; 0 reads the image files each time.
+        skip_bad: what cannot be read is an error when it is loaded, not now.
 
     Raises:
         InputError: (while they are decoded) an image or mask cannot be read, or their sizes differ.
     """
 
-    def __init__(self, items: Sequence[Item], cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, items: Sequence[Item], cache_bytes: int = CACHE_BYTES, *, skip_bad: bool = False
+    ) -> None:
         self.items = list(items)
-        self._kept = Decoded(self.items, cache_bytes) if cache_bytes > 0 and self.items else None
+        self._kept = None
+        if cache_bytes > 0 and self.items:
+            self._kept = Decoded(self.items, cache_bytes, skip_bad=skip_bad)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -79,12 +85,13 @@ class Decoded:
         items: what to decode. From the first that does not fit any more, the rest is left out.
         limit: of the file in bytes; a full disk is a smaller one. Beside it, each thread holds the image that
             it decodes.
+        skip_bad: leave out what cannot be read.
 
     Raises:
         InputError: as :func:`read_pair`.
     """
 
-    def __init__(self, items: Sequence[Item], limit: int) -> None:
+    def __init__(self, items: Sequence[Item], limit: int, *, skip_bad: bool = False) -> None:
         self._places: dict[int, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
         self._end, self._limit, self._lock = 0, limit, Lock()
         self._map: mmap.mmap | bytes = b""
@@ -96,7 +103,8 @@ class Decoded:
 
             def keep(index: int) -> None:
                 if self._end < self._limit:
-                    self._append(file.fileno(), index, *read_pair(items[index]))
+                    with suppress(InputError) if skip_bad else nullcontext():
+                        self._append(file.fileno(), index, *read_pair(items[index]))
 
             for _ in pool.map(keep, range(len(items))):
                 pass  # raises what a thread raised

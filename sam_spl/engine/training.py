@@ -152,7 +152,7 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
     for one in tests:  # what is missing is to be known before the training, not after it
         test_part(one)
     data = open_dataset(config.dataset, val_share=config.trainer.val_share, seed=config.seed)
-    train_source = data.part("train").open()
+    train_source = data.part("train").open(skip_bad=config.on_bad_sample == "skip")
     val = _selection(config, data)
 
     # What can fail is tried before the folder is touched.
