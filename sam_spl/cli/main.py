@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -44,6 +45,7 @@ _OF_OTHERS = (
     "ncclRemoteError",
     "NCCL communicator was aborted",
 )
+_LONGEST, _ENDING = 480, 180  # characters of a message, and of its end, where the remedy is
 _PATIENCE = 5.0  # seconds that a process waits before it says what another one may say as well
 
 
@@ -61,6 +63,8 @@ def further_commands() -> dict[str, str]:
 
 def run(argv: list[str]) -> NoReturn:
     """Run a command line and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     finish(lambda: execute(argv))
 
 
@@ -133,8 +137,14 @@ def command(name: str) -> Command:
 
 
 def message(error: UserError) -> str:
-    """What the error says, without the traceback that a loader process wraps around it."""
+    """What the error says, in one line, without the traceback that a loader process wraps around it.
+
+    Names and values that it quotes may hold anything: line feeds, a terminal's escapes, millions of letters.
+    """
     text = str(error)
     if "Original Traceback" in text:
-        return text.rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
-    return text
+        text = text.rsplit(f"{type(error).__name__}: ", 1)[-1]
+    text = " ".join(text.split())
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - _ENDING]} [...] {text[-_ENDING:]}"
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)

@@ -13,6 +13,7 @@ from omegaconf import MISSING, ListConfig
 
 from sam_spl.config import group_file, group_files
 from sam_spl.errors import ConfigError, nearest
+from sam_spl.foreign import brief
 from sam_spl.registry import import_object, is_reference
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def _check_kinds(name: str, network: type[nn.Module], arguments: dict[str, Any])
     for key, value in arguments.items():
         if not _fits(value, kinds.get(key, Any)):
             declared = inspect.signature(network).parameters[key].annotation
-            raise ConfigError(f"model.{key}: {value!r} is not of the kind {declared}.")
+            raise ConfigError(f"model.{key}: {brief(value)} is not of the kind {declared}.")
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sam_spl.errors import ConfigError, InputError, nearest
+from sam_spl.foreign import brief
 from sam_spl.models.hiera import SAM2_PREFIX
 from sam_spl.models.registry import (
     as_lists,
@@ -27,6 +28,7 @@ from sam_spl.weights.published import UNUSED, declared, stated_arguments
 
 log = logging.getLogger(__name__)
 
+_FEW = 4  # misfits that a message lists
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -101,11 +103,20 @@ def load_model(
     try:
         cls = cls or network_class(name)
         arguments = _complete(weights, cls, description["arguments"], given)
+        if network is None:
+            _check_shapes(name, arguments, weights)
         model = build_model(name if network is None else network, **arguments)
     except ConfigError as error:
         raise InputError(
             f"{weights.path}: its description does not fit this version ({error}). Is its "
             "network in YAML files of your own? Add --config_dir DIR."
+        ) from error
+    except Exception as error:  # whatever arguments of any value raise
+        if network is not None or isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{weights.path}: its description is malformed: {name} cannot be built from its arguments "
+            f"({brief(error, 120, quoted=False)}). Save or fetch the file again."
         ) from error
     _check_channels(weights.path, description, channels_of(model))
     load_strict(model, weights.state, weights.path)
@@ -122,25 +133,43 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     own = module.state_dict()
     mistyped = {name: why for name, value in state.items() if (why := _mistyped(value, own.get(name)))}
     state = {name: value for name, value in state.items() if not name.startswith(UNUSED)}
-    problems = [
-        *(f"missing     {name} {tuple(own[name].shape)}" for name in own if name not in state),
-        *(f"unexpected  {name} {tuple(state[name].shape)}" for name in state if name not in own),
+    _refuse([*_misfits(own, state), *(f"mistyped {name} {why}" for name, why in mistyped.items())], source)
+    module.load_state_dict(state)
+
+
+def _misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """The names that one side lacks, and those of another shape."""
+    return [
+        *(f"missing {name} {tuple(own[name].shape)}" for name in own if name not in state),
+        *(f"unexpected {name} {tuple(state[name].shape)}" for name in state if name not in own),
         *(
-            f"misshapen   {name} {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
+            f"misshapen {name} {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
             for name in own
             if name in state and own[name].shape != state[name].shape
         ),
-        *(f"mistyped    {name} {why}" for name, why in mistyped.items()),
     ]
+
+
+def _refuse(problems: list[str], source: str | Path) -> None:
     if problems:
-        shown = "\n  ".join(
-            problems[:12] + ([f"... and {len(problems) - 12} more"] if len(problems) > 12 else [])
-        )
+        more = f"; and {len(problems) - _FEW} more" if len(problems) > _FEW else ""
+        shown = "; ".join(brief(problem, 100, quoted=False) for problem in problems[:_FEW])
         raise InputError(
             f"{source}: these weights do not fit this model (another variant? other switches? damaged?), "
-            f"nothing was loaded:\n  {shown}"
+            f"nothing was loaded: {shown}{more}"
         )
-    module.load_state_dict(state)
+
+
+def _check_shapes(name: str, arguments: Mapping[str, Any], weights: Weights) -> None:
+    """Whether a file's weights fit the network that it states, before that takes any memory.
+
+    Raises:
+        InputError: they do not.
+    """
+    with torch.device("meta"):
+        own = build_model(name, **arguments).state_dict()
+    state = {key: value for key, value in weights.state.items() if not key.startswith(UNUSED)}
+    _refuse(_misfits(own, state), weights.path)
 
 
 def freeze_unless_told(model: nn.Module) -> None:

@@ -182,7 +182,7 @@ def _enter(out: Path, tmp: Path, log: Path) -> None:
     limits = {resource.RLIMIT_CPU: int(SECONDS) + 2, resource.RLIMIT_AS: _addresses() + _GUARD}
     for which, limit in (limits | {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: BYTES}).items():
         resource.setrlimit(which, (limit, limit))
-    sys.addaudithook(_hook((str(out) + "/", str(tmp) + "/", "/dev/null", "/dev/shm/"), str(out)))
+    sys.addaudithook(_hook((str(out) + "/", str(tmp) + "/", "/dev/null", "/dev/shm/", "/proc/self/"), str(out)))
 
 
 def _addresses() -> int:

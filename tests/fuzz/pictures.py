@@ -168,7 +168,7 @@ def _named_pictures() -> list[Case]:
                     return _use(_Fixed(way), part, folder, valid, path.name)
 
                 # prepare and check tell of a folder called like an image, or of an image that is not there.
-                cases.append(Case(part, f"{name}, way {way}", make, ("im_2", "data", "images", "mask")))
+                cases.append(Case(part, f"{name}, way {way}", make, ("im_2", "data", "image", "mask")))
     return cases
 
 
@@ -336,7 +336,7 @@ def _named_predictions() -> list[Case]:
             return bytes(changed)
 
         cases.append(_scored(f"mat with bit {bit} flipped", _mat(flip)))
-    for name in ("../../x", "/x", "..", ".", "a/b", "\n", "a" * 300, "x\x1b[31m"):
+    for name in ("../../x", "/proc/x", "..", ".", "a/b", "\n", "a" * 300, "x\x1b[31m"):
         about = ("name",)
         cases.append(_scored(f"named {name[:8]!r}", _saved(half), "--name", name, about=about))
     more = {"image_size": "1000000", "bootstrap": "1000000000", "scale": "nan", "fa_budget": "nan"}

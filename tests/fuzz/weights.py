@@ -21,7 +21,7 @@ from tests.fuzz.change import change_bytes, change_json, change_value, hostile
 from tests.fuzz.judge import Case
 from tests.fuzz.valid import TEST, TRAIN
 
-_NAMES = ("weights", "half", "best", "model", "image_size")
+_NAMES = ("weights", "half", "best", "model", "image_size", "engine")
 
 
 class Code:
