@@ -52,9 +52,10 @@ def _range(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(map(_number, value))
 
 
-def _normal(mean: list[float], std: list[float]) -> bool:
+def is_normalisation(mean: list[float], std: list[float]) -> bool:
+    """Whether values can be the means and spreads of one channel or more, on a scale of [0, 1]."""
     in_range = all(_number(value) and abs(value) <= _UNIT for value in (*mean, *std))
-    return in_range and min(std) >= 1 / _UNIT
+    return in_range and 0 < len(mean) == len(std) and min(std) >= 1 / _UNIT
 
 
 #: Of ``dataset.synthetic``: what holds for a value, and how to say it.
@@ -119,7 +120,7 @@ class DatasetConfig:
         for key, size in (("image_size", self.image_size), ("test_size", self.test_size)):
             require_side(size, f"dataset.{key}")
         require(is_name(self.title), "dataset.title", self.title, "give a name that can be a folder's")
-        if len(self.mean) != len(self.std) or not self.mean or not _normal(self.mean, self.std):
+        if not is_normalisation(self.mean, self.std):
             raise ConfigError(
                 f"dataset.mean, dataset.std: {self.mean} and {self.std} are not valid, give one value or one "
                 "per channel in both, finite, std above 0."
