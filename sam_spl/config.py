@@ -33,7 +33,15 @@ _MOST_VALUES = 20_000  # in a YAML file, what its aliases repeat included
 _own_folders: list[Path] = []
 
 #: What reading a YAML file that is damaged, or made to do harm, raises.
-_UNREADABLE = (OSError, ValueError, RecursionError, AttributeError, TypeError, yaml.YAMLError, OmegaConfBaseException)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    RecursionError,
+    AttributeError,
+    TypeError,
+    yaml.YAMLError,
+    OmegaConfBaseException,
+)
 
 
 def config_folder() -> Path:
@@ -270,8 +278,10 @@ def require_side(value: int | None, key: str, *, least: int = SMALLEST_SIDE) -> 
     Raises:
         ConfigError: it is below ``least`` or above :data:`LARGEST_SIDE`.
     """
-    rule = f"must be at least {least} pixels" if value is None or value < least else (
-        f"must be at most {LARGEST_SIDE} pixels"
+    rule = (
+        f"must be at least {least} pixels"
+        if value is None or value < least
+        else (f"must be at most {LARGEST_SIDE} pixels")
     )
     require(value is None or least <= value <= LARGEST_SIDE, key, value, rule)
 
@@ -284,6 +294,18 @@ def require_resamples(value: int, key: str = "bootstrap") -> None:
     """
     rule = f"give a number of resamples up to {_MOST_RESAMPLES}, or 0"
     require(0 <= value <= _MOST_RESAMPLES, key, value, rule)
+
+
+def require_folder(value: str | None, key: str) -> None:
+    """Refuse what cannot name a folder on any file system; None is allowed.
+
+    Raises:
+        ConfigError: it is blank, or a part of it is too long.
+    """
+    named = value is None or bool(value.strip())
+    require(named, key, "''", "name a folder")
+    short = all(len(part.encode("utf-8", "surrogateescape")) < 256 for part in (value or "").split("/"))
+    require(short and len(value or "") < 4096, key, value, "the name is too long")
 
 
 def is_name(text: str) -> bool:

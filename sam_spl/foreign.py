@@ -72,7 +72,9 @@ def read_json(path: str | Path, what: str = "") -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # brackets in brackets by the thousand
-        raise InputError(f"{what} {path} is not a JSON file ({brief(error, quoted=False)}).".lstrip()) from error
+        raise InputError(
+            f"{what} {path} is not a JSON file ({brief(error, quoted=False)}).".lstrip()
+        ) from error
 
 
 def brief(value: object, most: int = 60, *, quoted: bool = True) -> str:

@@ -22,14 +22,16 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.fuzz.cases import named, seeded, warm_up  # noqa: E402
-from tests.fuzz.judge import Outcome, judge, progress  # noqa: E402
-from tests.fuzz.valid import write_valid  # noqa: E402
+from tests.fuzz.cases import named, seeded, warm_up
+from tests.fuzz.judge import Outcome, judge, progress
+from tests.fuzz.valid import write_valid
 
 
 def main() -> int:
     """Run the cases and print the findings."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=3000, help="of each run, those with a name included")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", nargs="*", default=[], help="run these kinds only")
@@ -64,7 +66,10 @@ def main() -> int:
     refused = sum(outcome.code != 0 for outcome in outcomes)
     print(", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     slowest, largest = max(outcomes, key=lambda o: o.seconds), max(outcomes, key=lambda o: o.peak)
-    print(f"slowest {slowest.seconds:.1f} s ({slowest.case}), largest {largest.peak / 2**20:.0f} MB ({largest.case})")
+    print(
+        f"slowest {slowest.seconds:.1f} s ({slowest.case}), "
+        f"largest {largest.peak / 2**20:.0f} MB ({largest.case})"
+    )
     print(f"{refused} refused; {progress(outcomes, started)}")
     return any(outcome.faults for outcome in outcomes)
 

@@ -34,7 +34,9 @@ class ConvertConfig:
             require_side(size, key)
         inside = self.threshold is None or 0 < self.threshold < 1
         require(inside, "threshold", self.threshold, "give a probability between 0 and 1")
-        if not is_normalisation(self.mean or [0], self.std or [1]) or (self.mean is None) != (self.std is None):
+        if not is_normalisation(self.mean or [0], self.std or [1]) or (self.mean is None) != (
+            self.std is None
+        ):
             raise ConfigError(
                 f"mean, std: {self.mean} and {self.std} are not valid, give both with as many values, std "
                 "above 0."

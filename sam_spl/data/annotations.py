@@ -28,7 +28,14 @@ Shape = Mapping[str, Any]
 _FARTHEST = 1e6  # pixels, of a coordinate
 _MOST_CORNERS = 10**4  # of a shape: drawing it takes a step for each corner and pixel
 _MOST_BITS = 60  # of a run length
-_FAULTS = (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError)  # of values of any kind
+_FAULTS = (
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    ValueError,
+    OverflowError,
+)  # of values of any kind
 
 
 def read_coco(file: str | Path) -> dict[str, list[Shape]]:
@@ -45,8 +52,8 @@ def read_coco(file: str | Path) -> dict[str, list[Shape]]:
             origin = f"{file}: annotation {number}"
             if annotation["image_id"] not in names:
                 raise InputError(
-                    f"{origin} belongs to image {brief(annotation['image_id'])}, which the file does not list. "
-                    "Remove the annotation, or add the image."
+                    f"{origin} belongs to image {brief(annotation['image_id'])}, which the file does not "
+                    "list. Remove the annotation, or add the image."
                 )
             try:
                 shapes[names[annotation["image_id"]]] += _coco_shapes(origin, annotation)
@@ -57,9 +64,7 @@ def read_coco(file: str | Path) -> dict[str, list[Shape]]:
     except _FAULTS as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{file} is not a COCO file of images and annotations ({brief(error)})."
-        ) from error
+        raise InputError(f"{file} is not a COCO file of images and annotations ({brief(error)}).") from error
     return shapes
 
 
@@ -87,7 +92,8 @@ def read_labelme(file: str | Path) -> list[Shape]:
                 shapes.append({"polygon": points[:1]})
             else:
                 raise InputError(
-                    f"{file}: {brief(kind)} cannot become a mask. Use polygon, rectangle, circle or point."
+                    f"{file}: a {brief(kind, quoted=False)} cannot become a mask. Use polygons, rectangles, "
+                    "circles or points."
                 )
     except _FAULTS as error:
         if isinstance(error, InputError):
@@ -191,10 +197,10 @@ def _coco_shapes(origin: str, annotation: Mapping[str, Any]) -> list[Shape]:
         except ValueError as error:
             raise InputError(f"{origin}: its run lengths are damaged ({error}). Export it again.") from error
         return [{"runs": lengths, "size": (height, width), "origin": origin}]
-    left, top, width, height = map(_pixel, annotation["bbox"])
-    if width < 0 or height < 0:
-        raise ValueError(f"a box of {width:g}x{height:g}")
-    return [{"box": (left, top, left + width, top + height)}]
+    left, top, wide, high = map(_pixel, annotation["bbox"])
+    if wide < 0 or high < 0:
+        raise ValueError(f"a box of {wide:g}x{high:g}")
+    return [{"box": (left, top, left + wide, top + high)}]
 
 
 def _file_name(value: Any) -> str:

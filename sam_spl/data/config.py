@@ -62,9 +62,15 @@ def is_normalisation(mean: list[float], std: list[float]) -> bool:
 _SYNTHETIC: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         ("train", "val", "test"),
-        (lambda value: _count(value) and value <= _MOST_IMAGES, f"give a number of images up to {_MOST_IMAGES}"),
+        (
+            lambda value: _count(value) and value <= _MOST_IMAGES,
+            f"give a number of images up to {_MOST_IMAGES}",
+        ),
     ),
-    "areas": (_within(_LARGEST_TARGET), f"give two numbers above 0 up to {_LARGEST_TARGET} in order, as [1,100]"),
+    "areas": (
+        _within(_LARGEST_TARGET),
+        f"give two numbers above 0 up to {_LARGEST_TARGET} in order, as [1,100]",
+    ),
     "scr": (_within(_STRONGEST), f"give two numbers above 0 up to {_STRONGEST} in order, as [3,12]"),
     **dict.fromkeys(("empty", "dark", "scenes"), (_share, "must be in [0, 1]")),
     "most_targets": (

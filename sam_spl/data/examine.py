@@ -56,8 +56,12 @@ def examine(item: Item, role: str) -> Facts:
     facts.size, facts.mask_size = image.shape[:2], mask.shape[:2]
     facts.mode = _mode(item.image, stored, image)
     flat = mask if mask.ndim == 2 else mask[..., :3].max(-1)
-    counts = cv2.calcHist([flat], [0], None, [np.iinfo(flat.dtype).max + 1], [0, np.iinfo(flat.dtype).max + 1])
-    facts.mask_values = tuple(np.flatnonzero(counts)[:8].tolist())
+    if flat.dtype in (np.uint8, np.uint16):
+        steps = int(np.iinfo(flat.dtype).max) + 1
+        found = np.flatnonzero(cv2.calcHist([flat], [0], None, [steps], [0, steps]))
+    else:
+        found = np.unique(flat)
+    facts.mask_values = tuple(found[:8].tolist())
     grey = (image if image.ndim == 2 else image.mean(-1)).astype(np.float32)
     grey = grey / np.float32(65535 if image.dtype == np.uint16 else 255)
     facts.pixels, facts.total, facts.squares = grey.size, float(grey.sum()), float(np.vdot(grey, grey))

@@ -100,8 +100,8 @@ def read_list(path: Path) -> list[str]:
     for number, line in enumerate(lines, 1):
         if len(line) > _LONGEST:
             raise InputError(
-                f"dataset: line {number} of the list {path} has {len(line)} characters ({brief(line)}). Give one "
-                "name a line."
+                f"dataset: line {number} of the list {path} has {len(line)} characters ({brief(line)}). Give "
+                "one name a line."
             )
     return list(dict.fromkeys(_stem(line.replace("\\", "/")) for line in lines if line))
 

@@ -6,6 +6,7 @@ import io
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -20,6 +21,7 @@ from sam_spl.resize import Image, Mask
 _ORIENTATION = 274  # tag of EXIF
 _ROUNDING = 1e-4  # by which resized floats may leave [0, 1]
 _MOST_PIXELS = 8192 * 8192  # of an image of a data set: examining it takes some 16 bytes a pixel
+_ONE_AT_A_TIME = Lock()  # of what changes the filters of warnings, which all threads share
 _MOST_LOOKED_AT = 150 * 10**6  # of one image, as predict has it
 
 
@@ -46,7 +48,7 @@ def read_mask(path: Path) -> Mask:
     Full scale is 255, or 65535 in a 16-bit file with values above 255. The largest colour channel counts.
 
     Raises:
-        InputError: not readable as an image of 8 or 16 bits.
+        InputError: not readable as an image, or values that are negative or not finite.
     """
     return binarise(decode_mask(path))
 
@@ -55,11 +57,13 @@ def decode_mask(path: Path) -> NDArray[Any]:
     """The stored values of a mask, as :func:`decode` gives them.
 
     Raises:
-        InputError: not readable, or of other values than 8 or 16 bits: half of their full scale is unknown.
+        InputError: not readable, or values that are negative or not finite.
     """
     mask = decode(path)
-    if mask.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"mask: {path} holds {mask.dtype} values. Save it with 8 or 16 bits, target 255.")
+    if mask.dtype not in (np.uint8, np.uint16) and not (np.isfinite(mask).all() and mask.min(initial=0) >= 0):
+        raise InputError(
+            f"mask: {path} holds values that are negative or not finite. Save it with 0 and 255."
+        )
     return mask
 
 
@@ -104,7 +108,11 @@ def decode(path: Path, most: float = _MOST_PIXELS) -> NDArray[Any]:
 def _stated_size(data: NDArray[np.uint8]) -> tuple[int, int]:
     """(width, height) by an image's header; (0, 0) of the few kinds of files that Pillow does not know."""
     try:
-        with PIL.Image.open(io.BytesIO(memoryview(data))) as header:
+        with (
+            _ONE_AT_A_TIME,
+            warnings.catch_warnings(action="ignore"),
+            PIL.Image.open(io.BytesIO(data.data)) as header,
+        ):
             return header.size
     except PIL.Image.DecompressionBombError:
         return 10**9, 10**9

@@ -9,12 +9,18 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sam_spl.config import check_types, require, require_choice, require_resamples, require_side
+from sam_spl.config import (
+    check_types,
+    require,
+    require_choice,
+    require_folder,
+    require_resamples,
+    require_side,
+)
 from sam_spl.data.config import CopyPasteConfig, DatasetConfig
 from sam_spl.errors import ConfigError
 from sam_spl.models.registry import ModelConfig
 from sam_spl.predict.config import ENGINES
-
 
 _MOST = 10**7  # epochs, or images in a batch
 _MOST_WORKERS = 1024
@@ -77,6 +83,8 @@ class OptimizerConfig:
             require(0 <= value < math.inf, f"optimizer.{key}", value, "must be a number from 0 up")
         after = all(isinstance(one, int) and one > 0 for one in self.milestones)
         require(after, "optimizer.milestones", self.milestones, "must be numbers of epochs above 0")
+        betas = self.args.get("betas", [])
+        require(isinstance(betas, list), "optimizer.args.betas", betas, "give a list of numbers")
         require(0 <= self.eta_min <= self.lr, "optimizer.eta_min", self.eta_min, "must be in [0, lr]")
         require_choice(self.schedule, "optimizer.schedule", ("cosine", "multistep"))
         rule = "must be a number of epochs from 0 up"
@@ -153,7 +161,7 @@ class TrainConfig(RuntimeConfig):
         for key in ("model", "dataset"):
             if getattr(self, key) == MISSING:
                 raise ConfigError(f"{key}: a value is required.")
-        require(self.save_dir is None or bool(self.save_dir.strip()), "save_dir", "''", "name a folder")
+        require_folder(self.save_dir, "save_dir")
         require_choice(self.on_bad_sample, "on_bad_sample", ("stop", "skip"))
         size = self.dataset.image_size
         require(size is not None, "dataset.image_size", size, "training needs a size in pixels")
@@ -201,6 +209,7 @@ class TestConfig(RuntimeConfig):
         size = self.batch_size
         require(size is None or 0 < size <= _MOST, "batch_size", size, f"must be a number from 1 to {_MOST}")
         require_resamples(self.bootstrap)
+        require_folder(self.output_dir, "output_dir")
         for key in ("weights", "dataset"):
             if getattr(self, key) == MISSING:
                 raise ConfigError(f"{key}: a value is required.")

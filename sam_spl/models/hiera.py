@@ -201,12 +201,22 @@ def _check(
 ) -> None:
     """Refuse sizes that no trunk has: files may state any."""
     for key, value, holds, rule in (
-        ("stages", stages, 0 < len(stages) <= 4 and 0 < min(stages) and sum(stages) <= 200, "1 to 200 blocks"),
+        (
+            "stages",
+            stages,
+            0 < len(stages) <= 4 and min(stages) > 0 and sum(stages) <= 200,
+            "1 to 200 blocks",
+        ),
         ("embed_dim", embed_dim, 0 < embed_dim <= 2048, "a width from 1 to 2048"),
-        ("num_heads", num_heads, 0 < num_heads and embed_dim % num_heads == 0, "a divisor of embed_dim"),
+        ("num_heads", num_heads, num_heads > 0 and embed_dim % num_heads == 0, "a divisor of embed_dim"),
         ("window_spec", window_spec, len(window_spec) == len(stages), "one side for each stage"),
         ("window_spec", window_spec, all(0 < side <= 64 for side in window_spec), "sides from 1 to 64"),
-        ("global_att_blocks", global_att_blocks, all(0 <= k < 200 for k in global_att_blocks), "blocks from 0"),
+        (
+            "global_att_blocks",
+            global_att_blocks,
+            all(0 <= k < 200 for k in global_att_blocks),
+            "blocks from 0",
+        ),
         ("pos_size", pos_size, all(0 < side <= 256 for side in pos_size), "sides from 1 to 256"),
     ):
         if not holds:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torch import nn  # which takes seconds to import, and the configuration does without
 
 
+_LARGEST = 1e30  # of a network's arguments: float32 holds a little more
+
+
 @dataclass
 class ModelConfig:
     """Which network, and the arguments of its constructor."""
@@ -213,5 +216,5 @@ def _fits(value: Any, kind: Any) -> bool:
         each = of[:1] * len(value) if of[-1] is Ellipsis else of
         return all(map(_fits, value, each))
     if kind in (int, float):
-        return isinstance(value, int | kind) and not isinstance(value, bool)
+        return isinstance(value, int | kind) and not isinstance(value, bool) and abs(value) < _LARGEST
     return kind is Any or isinstance(value, kind if isinstance(kind, type) else object)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
-from sam_spl.config import LARGEST_SIDE, SMALLEST_SIDE, require, require_choice
+from sam_spl.config import LARGEST_SIDE, SMALLEST_SIDE, require, require_choice, require_folder
 from sam_spl.errors import ConfigError
 from sam_spl.foreign import brief
 
@@ -61,6 +61,7 @@ class PredictConfig:
         inside = self.threshold is None or 0 <= self.threshold < 1
         require(inside, "threshold", self.threshold, "give a number from 0 to below 1")
         require(self.max_megapixels > 0, "max_megapixels", self.max_megapixels, "must be above 0")
+        require_folder(self.output, "output")
         side(self.image_size, "image_size")
         side(self.tile, "tile")
 

@@ -279,9 +279,15 @@ def _check_tensors(path: Path, state: Any) -> None:
         first = brief(", ".join(list(state)[:4]), quoted=False)
         raise InputError(f"{path}: holds no plain state dict (first keys: {first}).")
     for name, value in state.items():
-        if value.layout == torch.strided and not value.is_meta and value.numel() > _MOST_REPEATED:
-            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-                raise InputError(f"{path}: {brief(name)} states more values than the file holds. Save it again.")
+        if _repeats(value):
+            raise InputError(f"{path}: {brief(name)} states more values than the file holds. Save it again.")
+
+
+def _repeats(value: Tensor) -> bool:
+    """Whether many of a tensor's elements share their memory: a small file can state any number of them."""
+    if value.layout != torch.strided or value.is_meta or value.numel() <= _MOST_REPEATED:
+        return False
+    return value.numel() * value.element_size() > value.untyped_storage().nbytes()
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam_spl.errors import ConfigError, InputError, nearest
+from sam_spl.errors import ConfigError, InputError, UserError, nearest
 from sam_spl.foreign import brief
 from sam_spl.models.hiera import SAM2_PREFIX
 from sam_spl.models.registry import (
@@ -103,20 +103,11 @@ def load_model(
     try:
         cls = cls or network_class(name)
         arguments = _complete(weights, cls, description["arguments"], given)
-        if network is None:
-            _check_shapes(name, arguments, weights)
-        model = build_model(name if network is None else network, **arguments)
+        model = _built(weights, name, arguments) if network is None else build_model(network, **arguments)
     except ConfigError as error:
         raise InputError(
             f"{weights.path}: its description does not fit this version ({error}). Is its "
             "network in YAML files of your own? Add --config_dir DIR."
-        ) from error
-    except Exception as error:  # whatever arguments of any value raise
-        if network is not None or isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{weights.path}: its description is malformed: {name} cannot be built from its arguments "
-            f"({brief(error, 120, quoted=False)}). Save or fetch the file again."
         ) from error
     _check_channels(weights.path, description, channels_of(model))
     load_strict(model, weights.state, weights.path)
@@ -160,16 +151,26 @@ def _refuse(problems: list[str], source: str | Path) -> None:
         )
 
 
-def _check_shapes(name: str, arguments: Mapping[str, Any], weights: Weights) -> None:
-    """Whether a file's weights fit the network that it states, before that takes any memory.
+def _built(weights: Weights, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network that a file states; whether its weights fit is looked at before that takes any memory.
 
     Raises:
-        InputError: they do not.
+        InputError: they do not, or the network cannot be built from what the file states.
+        ConfigError: as :func:`~sam_spl.models.registry.build_model`.
     """
-    with torch.device("meta"):
-        own = build_model(name, **arguments).state_dict()
     state = {key: value for key, value in weights.state.items() if not key.startswith(UNUSED)}
-    _refuse(_misfits(own, state), weights.path)
+    try:
+        with torch.device("meta"):
+            own = build_model(name, **arguments).state_dict()
+        _refuse(_misfits(own, state), weights.path)
+        return build_model(name, **arguments)
+    except UserError:
+        raise
+    except Exception as error:  # whatever arguments of any value raise
+        raise InputError(
+            f"{weights.path}: its description is malformed: {name} cannot be built from its arguments "
+            f"({brief(error, 120, quoted=False)}). Save or fetch the file again."
+        ) from error
 
 
 def freeze_unless_told(model: nn.Module) -> None:

@@ -1,8 +1,8 @@
 """Run hostile command lines, each in a forked child under limits, and judge how they end.
 
-A case passes that ends in success or in one clear line: no traceback, no more than 10 s or 2 GB, no code from a
-file, no file outside the output folder, nothing unpickled, no network. What ``import`` loads is loaded once, in
-the parent, which itself computes nothing: libraries whose threads run cannot be forked.
+A case passes that ends in success or in one clear line: no traceback, no more than 10 s or 2 GB, no code
+from a file, no file outside the output folder, nothing unpickled, no network. What ``import`` loads is loaded
+once, in the parent, which itself computes nothing: libraries whose threads run cannot be forked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,10 +163,8 @@ def _watched(work: Callable[[], None], out: Path, tmp: Path, log: Path) -> tuple
     handle = os.pidfd_open(child)
     hung = not select.select([handle], [], [], WAITING)[0]
     os.close(handle)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # it, and what it may have started
-    except ProcessLookupError:
-        pass
     _, status, usage = os.wait4(child, 0)
     return status, usage, hung
 
@@ -182,7 +181,9 @@ def _enter(out: Path, tmp: Path, log: Path) -> None:
     limits = {resource.RLIMIT_CPU: int(SECONDS) + 2, resource.RLIMIT_AS: _addresses() + _GUARD}
     for which, limit in (limits | {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: BYTES}).items():
         resource.setrlimit(which, (limit, limit))
-    sys.addaudithook(_hook((str(out) + "/", str(tmp) + "/", "/dev/null", "/dev/shm/", "/proc/self/"), str(out)))
+    sys.addaudithook(
+        _hook((str(out) + "/", str(tmp) + "/", "/dev/null", "/dev/shm/", "/proc/self/"), str(out))
+    )
 
 
 def _addresses() -> int:

@@ -322,7 +322,9 @@ def _named_predictions() -> list[Case]:
         _scored("mat empty", _mat(lambda data: b"")),
         _scored("mat of zeros", _mat(lambda data: bytes(1000))),
         _scored("mat truncated", _mat(lambda data: data[: len(data) // 2])),
-        _scored("mat of version 7.3", _mat(lambda data: b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + data)),
+        _scored(
+            "mat of version 7.3", _mat(lambda data: b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + data)
+        ),
         _scored("mat of two maps", _mat(lambda data: data, a=half, b=half)),
         _scored("mat of cells", _mat(lambda data: data, a=np.array([[half]], object))),
         _scored("mat of text", _mat(lambda data: data, a="text")),

@@ -136,7 +136,9 @@ def _bomb(path: Path, valid: Path) -> None:
     """Tensors that state far more than is there."""
     header, _ = split_safetensors((valid / "weights.safetensors").read_bytes())
     table = {"a": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}}
-    path.write_bytes(join_safetensors(json.dumps({**table, "__metadata__": header["__metadata__"]}).encode(), b""))
+    path.write_bytes(
+        join_safetensors(json.dumps({**table, "__metadata__": header["__metadata__"]}).encode(), b"")
+    )
 
 
 def _expanded(path: Path, valid: Path) -> None:
@@ -230,8 +232,17 @@ def _named_weights() -> list[Case]:
         _raw("folder called pt", ".pt", lambda path, valid: path.mkdir()),
         _raw("onnx of text", ".onnx", lambda path, valid: path.write_bytes(b"text"), 1),
         _raw("onnx empty", ".onnx", lambda path, valid: path.write_bytes(b""), 2),
-        _raw("onnx of random bytes", ".onnx", lambda path, valid: path.write_bytes(Random(1).randbytes(5000)), 1),
-        _raw("state dict with odd names", ".pth", lambda path, valid: torch.save({"\n" * 900: torch.zeros(2)}, path)),
+        _raw(
+            "onnx of random bytes",
+            ".onnx",
+            lambda path, valid: path.write_bytes(Random(1).randbytes(5000)),
+            1,
+        ),
+        _raw(
+            "state dict with odd names",
+            ".pth",
+            lambda path, valid: torch.save({"\n" * 900: torch.zeros(2)}, path),
+        ),
         _raw("state dict of 10^5 names", ".pth", _many),
     ]
     return cases
@@ -345,16 +356,24 @@ def _config(name: str, path: str, value: Any) -> Case:
 
 
 def _named_runs() -> list[Case]:
-    keys = ("format", "config", "description", "model", "optimizer", "scaler", "epoch", "history", "processes")
+    keys = (
+        "format",
+        "config",
+        "description",
+        "model",
+        "optimizer",
+        "scaler",
+        "epoch",
+        "history",
+        "processes",
+    )
     keys += ("ema", "ema_updates", "best", "frozen", "rng")
     cases = []
     for key in keys:
         cases.append(_resume(f"{key} missing", lambda content, k=key: content.pop(k) and None))
         for value in (None, True, -1, 10**12, 1e308, "x", [], {}, [1], {"a": 1}, torch.zeros(2)):
             shown = repr(value).replace("\n", "")[:15]
-            cases.append(
-                _resume(f"{key} {shown}", lambda content, k=key, v=value: content.__setitem__(k, v))
-            )
+            cases.append(_resume(f"{key} {shown}", lambda content, k=key, v=value: content.__setitem__(k, v)))
     canary = "../../../../../canary.py:{}"
     cases += [
         _config("network of code", "model.name", canary.format("Net")),
@@ -384,7 +403,9 @@ def _named_runs() -> list[Case]:
         _config("embed_dim", "model.arguments", {"embed_dim": 10**9}),
         _config("suggested", "model.suggested", {"head_bias": "x"}),
         _config("synthetic nested", "dataset.synthetic", {"scr": [[[]]]}),
-        _resume("frozen elsewhere", lambda c: c.update(frozen={"file": "../../x.safetensors", "sha256": "0"})),
+        _resume(
+            "frozen elsewhere", lambda c: c.update(frozen={"file": "../../x.safetensors", "sha256": "0"})
+        ),
         _resume("history of NaN", lambda c: c.update(history=[{"epoch": float("nan")}] * 3)),
         _resume("history of others", lambda c: c.update(history=["x", None])),
         _resume("model of code", lambda c: c.update(model=Code())),
