@@ -122,9 +122,9 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     Floating values may have 16, 32 or 64 bits, and are finite in the model's own.
     """
     own = module.state_dict()
-    mistyped = {name: why for name, value in state.items() if (why := _mistyped(value, own.get(name)))}
+    mistyped = _mistypes(own, state)
     state = {name: value for name, value in state.items() if not name.startswith(UNUSED)}
-    _refuse([*_misfits(own, state), *(f"mistyped {name} {why}" for name, why in mistyped.items())], source)
+    _refuse([*_misfits(own, state), *mistyped], source)
     module.load_state_dict(state)
 
 
@@ -162,7 +162,8 @@ def _built(weights: Weights, name: str, arguments: Mapping[str, Any]) -> nn.Modu
     try:
         with torch.device("meta"):
             own = build_model(name, **arguments).state_dict()
-        _refuse(_misfits(own, state), weights.path)
+        if problems := _misfits(own, state):
+            _refuse([*problems, *_mistypes(own, weights.state)], weights.path)
         return build_model(name, **arguments)
     except UserError:
         raise
@@ -178,6 +179,12 @@ def freeze_unless_told(model: nn.Module) -> None:
     arguments = getattr(model, "built_from", {}).get("arguments", {})
     if arguments.get("freeze_trunk", False) is None:
         freeze_trunk(model)
+
+
+def _mistypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """The tensors that cannot be copied as they are, and why."""
+    found = ((name, _mistyped(value, own.get(name))) for name, value in state.items())
+    return [f"mistyped {name} {why}" for name, why in found if why]
 
 
 def _mistyped(value: Tensor, own: Tensor | None) -> str | None:

@@ -145,14 +145,8 @@ def _valued(start: list[str], table: dict[str, tuple[str, ...]], of: str) -> lis
                 ]
 
             last = key.rpartition(".")[2]
-            cases.append(
-                Case(
-                    "values",
-                    f"{of} {key}={value[:20]!r}",
-                    make,
-                    (last, key, value[:20] or key, key.partition(".")[0], "dataset"),
-                )
-            )
+            about = (last, key, value[:20] or key, key.partition(".")[0], "dataset")
+            cases.append(Case("values", f"{of} {key}={value[:20]!r}", make, about))
     return cases
 
 
