@@ -50,7 +50,9 @@ def read_labels(
     if masks is not None:
         folder = Path(masks).expanduser()
         images = {
-            name: path for name, path in images.items() if folder.resolve() not in path.resolve().parents
+            name: path
+            for name, path in images.items()
+            if Path(os.path.realpath(folder)) not in Path(os.path.realpath(path)).parents
         }
         labels, unused = labels_from_masks(images, folder)
     elif coco is not None:

@@ -210,7 +210,7 @@ def _named_weights() -> list[Case]:
             _tensors("integers", lambda content: _first(content, lambda t: t.int()), way),
             _tensors("float8", lambda content: _first(content, lambda t: t.to(torch.float8_e4m3fn)), way),
             _tensors("a number", lambda content: _first(content, lambda t: 1.0), way),
-            _tensors("missing", lambda content: content["model"].popitem() and None, way),
+            _tensors("missing", lambda content: (content["model"].popitem(), None)[1], way),
             _tensors("code", lambda content: {"state_dict": Code()}, way),
             _tensors("network named by a file", _name_the_canary, way),
         ]
@@ -370,7 +370,7 @@ def _named_runs() -> list[Case]:
     keys += ("ema", "ema_updates", "best", "frozen", "rng")
     cases = []
     for key in keys:
-        cases.append(_resume(f"{key} missing", lambda content, k=key: content.pop(k) and None))
+        cases.append(_resume(f"{key} missing", lambda content, k=key: content.__delitem__(k)))
         for value in (None, True, -1, 10**12, 1e308, "x", [], {}, [1], {"a": 1}, torch.zeros(2)):
             shown = repr(value).replace("\n", "")[:15]
             cases.append(_resume(f"{key} {shown}", lambda content, k=key, v=value: content.__setitem__(k, v)))
