@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from sam_spl.cli.command import Command
 from sam_spl.errors import ConfigError
 
-
 #: Where a file cannot be exchanged on its way: encrypted connections, and this computer.
 _TRUSTED = r"https://|http://(127\.0\.0\.1|localhost)[:/]"
 
@@ -35,7 +34,7 @@ class DownloadConfig:
             raise ConfigError(f"sha256: {self.sha256!r} is not valid, give 64 hexadecimal digits.")
         if self.sha256 is None and not re.match(_TRUSTED, self.source):
             raise ConfigError(
-                f"source: {self.source!r} is not valid, give an https:// address, or --sha256 of the one file."
+                f"source: {self.source!r} is not valid, give an https:// address, or --sha256 of the file."
             )
 
 

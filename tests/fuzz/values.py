@@ -85,7 +85,7 @@ _TRAINED: dict[str, tuple[str, ...]] = {
     "experiment": ("null", "", "abc", "../x"),
     "weights": ("", " ", "abc", "/dev/null", "/dev/zero", "."),
     "resume": ("", "abc", "/dev/null", "/dev/zero", "."),
-    "logger": ("", "abc", "os:system", "json:dumps", ":"),
+    "logger": ("", "abc", ":"),
     "test_on": ("[abc]", "abc", "[]", "[same,same]", "['']"),
     "device": ("", "abc", "cuda:99", "cuda:-1", "meta", "cpu:5", "99999999999999999999"),
     "precision": ("abc", "null", ""),

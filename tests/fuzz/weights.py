@@ -21,6 +21,7 @@ from tests.fuzz.change import change_bytes, change_json, change_value, hostile
 from tests.fuzz.judge import Case
 from tests.fuzz.valid import TEST, TRAIN
 
+_RUN_NAMES = ("last.pt", "run", "resume", "dataset", "optimizer", "model")
 _NAMES = ("weights", "half", "best", "model", "image_size", "engine")
 
 
@@ -341,7 +342,7 @@ def _resume(name: str, change: Callable[[dict[str, Any]], Any], kind: str = "las
         torch.save(content if changed is None else changed, run / "last.pt")
         return ["train", "--resume", str(run), "trainer.epochs=2"]
 
-    return Case(kind, name, make, ("last.pt", "run", "resume"))
+    return Case(kind, name, make, _RUN_NAMES)
 
 
 def _config(name: str, path: str, value: Any) -> Case:
@@ -500,6 +501,6 @@ def _random_metrics(rng: Random, folder: Path, valid: Path) -> list[str]:
 NAMED = [*_named_weights(), *_named_runs(), *_NAMED_METRICS]
 RANDOM = {
     "weights": (_random_weights, _NAMES),
-    "last.pt": (_random_run, ("last.pt", "run", "resume")),
+    "last.pt": (_random_run, _RUN_NAMES),
     "metrics.jsonl": (_random_metrics, ("metrics.jsonl", "run")),
 }
