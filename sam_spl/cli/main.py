@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -16,7 +17,7 @@ from sam_spl.cli.command import Command
 from sam_spl.cli.grammar import configure, own_folders, parse
 from sam_spl.cli.help import help_text, overview
 from sam_spl.config import add_config_folder
-from sam_spl.errors import ConfigError, Stopped, UserError, nearest
+from sam_spl.errors import ConfigError, InputError, Stopped, UserError, nearest
 
 #: The commands, each a module of this folder.
 NAMES = (
@@ -45,6 +46,8 @@ _OF_OTHERS = (
     "ncclRemoteError",
     "NCCL communicator was aborted",
 )
+#: What the system says of names and rights, which Python raises where a path is merely looked at.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 _LONGEST, _ENDING = 480, 180  # characters of a message, and of its end, where the remedy is
 _PATIENCE = 5.0  # seconds that a process waits before it says what another one may say as well
 
@@ -110,6 +113,16 @@ def execute(argv: Sequence[str]) -> Any:
     if name == "--version":
         print(f"sam-spl {__version__}")
         return None
+    try:
+        return _execute(name, rest)
+    except OSError as error:
+        if error.errno not in _REFUSALS or error.filename is None:
+            raise
+        where = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        raise InputError(f"{where}: {error.strerror}. Name a file or a folder that you can use.") from error
+
+
+def _execute(name: str, rest: list[str]) -> Any:
     chosen = command(name)
     folders, rest = own_folders(rest)
     for folder in folders:

@@ -161,7 +161,7 @@ def read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # on pickle protocols, before it refuses them
-            _check_archive(path)
+            check_archive(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
@@ -312,8 +312,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     return state, check_description(description, path)
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that holds more than its size: ``torch.save`` compresses nothing."""
+def check_archive(path: Path) -> None:
+    """Refuse an archive that holds more than its size: ``torch.save`` compresses nothing.
+
+    Raises:
+        ValueError: it does.
+        OSError: it is no regular file.
+    """
     require_regular(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

@@ -35,6 +35,13 @@ _TRAINED: dict[str, tuple[str, ...]] = {
     "trainer.epochs": ("0", "-1", "nan", "abc", "9" * 30),
     "trainer.eval_every": ("0", "-1", "1000000000000"),
     "trainer.save_every": ("0", "-1", "1000000000000"),
+    "trainer.minutes": ("nan", "inf", "-inf", "-1", "0", "1e-320", "1e-3", "abc", "true"),
+    "trainer.accumulate": ("0", "-1", "nan", "1.5", "10000000", "1000000000000", "9" * 30, "abc", "null"),
+    "trainer.sync_bn": ("true", "false", "abc", "", "null", "1", "nan"),
+    "trainer.save_every_steps": ("0", "-1", "1", "nan", "1.5", "1000000000000", "abc"),
+    "trainer.max_bad_steps": ("-1", "0", "nan", "inf", "1.5", "1000000000000", "9" * 30, "abc", "null"),
+    "trainer.stall_minutes": ("-1", "0", "nan", "inf", "1e308", "1e-320", "abc", "null"),
+    "on_bad_sample": ("skip", "SKIP", "abc", "", "null", "1"),
     "trainer.augment": ("abc", "", "a" * 9999, "canary.py:sing"),
     "trainer.selection": ("abc", "null", ""),
     "copy_paste.probability": ("nan", "-1", "2", "abc", "inf"),
@@ -79,12 +86,12 @@ _TRAINED: dict[str, tuple[str, ...]] = {
     "model.pos_size": ("[0,0]", "[-1,7]", "[100000,100000]", "7"),
     "model.block": ("abc", "", "null", "__class__"),
     "model.head_bias": ("nan", "inf", "1e308", "abc"),
-    "model.trunk_weights": ("", "abc", "/dev/null", "/dev/zero", "."),
+    "model.trunk_weights": ("", "abc", "/dev/null", "/dev/zero", ".", "a" * 300),
     "dataset": ("null", "", "abc", "[]", "[synthetic,sirst]", "[,]", "../x", "custom"),
     "recipe": ("null", "", "abc", "../x", "[1]"),
     "experiment": ("null", "", "abc", "../x"),
-    "weights": ("", " ", "abc", "/dev/null", "/dev/zero", "."),
-    "resume": ("", "abc", "/dev/null", "/dev/zero", "."),
+    "weights": ("", " ", "abc", "/dev/null", "/dev/zero", ".", "a" * 300, "a/" * 5000),
+    "resume": ("", "abc", "/dev/null", "/dev/zero", ".", "a" * 300, "a/" * 5000),
     "logger": ("", "abc", ":"),
     "test_on": ("[abc]", "abc", "[]", "[same,same]", "['']"),
     "device": ("", "abc", "cuda:99", "cuda:-1", "meta", "cpu:5", "99999999999999999999"),
@@ -112,10 +119,10 @@ _TESTED: dict[str, tuple[str, ...]] = {
     "save_dir": ("", " ", "/dev/null", "a" * 300),
     "dataset.lists": ("abc", "..", "/", "../..", ""),
     "dataset.group": ("(", "(a+)+$", ".*"),
-    "dataset.data_path": ("", "/dev/null", "nothing", "/proc/self", "\n"),
+    "dataset.data_path": ("", "/dev/null", "nothing", "/proc/self", "\n", "a" * 300, "a/" * 5000),
     "dataset.image_size": ("1000000", "null", "nan"),
     "model": ("os:path", "abc", "canary.py:Net"),
-    "weights": ("", "abc", "[]", "[,]", "/dev/zero"),
+    "weights": ("", "abc", "[]", "[,]", "/dev/zero", "a" * 300, "a/" * 5000),
 }
 _PREDICTED: dict[str, tuple[str, ...]] = {
     "threshold": ("nan", "-1", "1", "inf", "abc"),
@@ -202,7 +209,8 @@ def _random_value(rng: Random, folder: Path, valid: Path) -> list[str]:
     for _ in range(rng.choice((1, 1, 2))):
         key = rng.choice(list(table))
         # Who names an output folder elsewhere means it.
-        any_word = key not in ("save_dir", "output") and rng.random() < 0.7
+        # Who asks for a training of many minutes means that as well.
+        any_word = key not in ("save_dir", "output", "trainer.minutes") and rng.random() < 0.7
         words.append(f"{key}={hostile_word(rng) if any_word else rng.choice(table[key])}")
     return words
 
@@ -257,6 +265,15 @@ _OPTIONS = [
     _option("only dashes", "train", "-", "--", "---"),
     _option("10^4 words", "train", *["x"] * 10**4),
     _option("10^4 values", "train", "--config", "dataset=" + "a," * 10**4),
+    _option(
+        "9^8 jobs",
+        *("train", "-m", "--config", "dataset=synthetic", "model=sam_spl_t"),
+        *(f"optimizer.args.a{k}=" + ",".join("123456789") for k in range(8)),
+        about=("jobs",),
+    ),
+    _option(
+        "10^5 jobs", "test", "weights=[" + ",".join(f"a{k}" for k in range(10**5)) + "]", about=("jobs",)
+    ),
     _option("config_dir missing", "train", "--config_dir", about=("config_dir",)),
     _option("config_dir no folder", "train", "--config_dir", "/dev/null", about=("config_dir",)),
     _option(

@@ -356,6 +356,138 @@ def _config(name: str, path: str, value: Any) -> Case:
     return _resume(f"config {name}", change)
 
 
+def _groups(content: dict[str, Any], **values: Any) -> None:
+    for group in content["optimizer"]["param_groups"]:
+        group.update(values)
+
+
+def _moments(content: dict[str, Any], change: Callable[[torch.Tensor], Any]) -> None:
+    for state in content["optimizer"]["state"].values():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):
+                state[key] = change(value)
+
+
+def _half_with(scaler: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    def change(content: dict[str, Any]) -> None:
+        content["config"]["precision"], content["scaler"] = "fp16", scaler
+
+    return change
+
+
+_PLACE = 0x5EED5EED  # a number that stands where another value goes
+
+
+def _rewritten(data: bytes, place: bytes = b"", *, more: bool = False) -> bytes:
+    """An archive with other pickled bytes where :data:`_PLACE` is, or 3 GB of zeros more, which take 3 MB."""
+    stream = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as source,
+        zipfile.ZipFile(stream, "w", 8 if more else 0) as target,
+    ):
+        for entry in source.infolist():
+            content = source.read(entry)
+            if place and entry.filename.endswith("data.pkl"):
+                content = content.replace(b"J" + struct.pack("<i", _PLACE), place)
+            target.writestr(entry.filename, content)
+        if more:
+            with target.open(f"{source.infolist()[0].filename.partition('/')[0]}/data/9999", "w") as zeros:
+                for _ in range(300):
+                    zeros.write(bytes(10**7))
+    return stream.getvalue()
+
+
+def _nested(key: str) -> Case:
+    """A value of ``last.pt`` is brackets in brackets, too deep for ``torch.save`` to write."""
+
+    def make(folder: Path, valid: Path) -> list[str]:
+        run = Path(shutil.copytree(valid / "run", folder / "out" / "run"))
+        content = torch.load(run / "last.pt", weights_only=True)
+        content[key] = [{"epoch": 1, "loss": _PLACE}] if key == "history" else {**content[key], "a": _PLACE}
+        torch.save(content, run / "last.pt")
+        nested = b"]" * 10**5 + b"a" * (10**5 - 1)
+        (run / "last.pt").write_bytes(_rewritten((run / "last.pt").read_bytes(), nested))
+        return ["train", "--resume", str(run), "trainer.epochs=2"]
+
+    return Case("last.pt", f"{key} nested 10^5 deep", make, _RUN_NAMES)
+
+
+_WITHIN = ("step", "total", "seen", "seconds", "bad", "skipped", "bad_in_row", "lr", "minutes")
+
+
+def _named_within() -> list[Case]:
+    """What ``last.pt`` says of an epoch that is under way."""
+    values = (
+        None,
+        True,
+        -1,
+        1,
+        2.5,
+        10**12,
+        10**400,
+        1e308,
+        float("nan"),
+        float("inf"),
+        "x",
+        [1],
+        torch.ones(2),
+    )
+    cases = []
+    for key in _WITHIN:
+        for value in values:
+
+            def change(content: dict[str, Any], key: str = key, value: Any = value) -> None:
+                content["within"] = {**content["within"], key: value}
+
+            shown = repr(value).replace("\n", "")[:15]
+            cases.append(_resume(f"within {key} {shown}", change))
+    more: dict[str, dict[Any, Any]] = {
+        "the last step without time": {"step": 1, "seen": 2, "seconds": 0.0},
+        "the last step in no time": {"step": 1, "seen": 2, "seconds": 1e-320},
+        "the last step without images": {"step": 1, "seen": 0, "seconds": 1.0},
+        "numbers as keys": {1: 2},
+        "unknown keys": {"epoch": 7, "model": 1, "__class__": 1},
+    }
+    return cases + [
+        _resume(f"within {name}", lambda c, w=w: c["within"].update(w)) for name, w in more.items()
+    ]
+
+
+def _named_previous() -> list[Case]:
+    """``last.pt`` is torn, and ``last.previous.pt`` beside it is one thing or another."""
+    previous: dict[str, Callable[[Path, bytes], Any]] = {
+        "valid": lambda path, data: path.write_bytes(data),
+        "torn as well": lambda path, data: path.write_bytes(data[: len(data) // 2]),
+        "empty": lambda path, data: path.write_bytes(b""),
+        "code": lambda path, data: torch.save({"format": Code()}, path),
+        "bare pickled code": lambda path, data: path.write_bytes(pickle.dumps(Code())),
+        "a folder": lambda path, data: path.mkdir(),
+        "a FIFO": lambda path, data: os.mkfifo(path),
+        "a link to itself": lambda path, data: path.symlink_to(path.name),
+        "a link to last.pt": lambda path, data: path.symlink_to("last.pt"),
+        "the weights": lambda path, data: torch.save({"model": {"a": torch.zeros(1)}}, path),
+    }
+    lasts: dict[str, Callable[[Path, bytes], Any]] = {
+        "torn": lambda path, data: path.write_bytes(data[: len(data) // 2]),
+        "missing": lambda path, data: path.unlink(),
+        "a FIFO": lambda path, data: (path.unlink(), os.mkfifo(path)),
+    }
+    cases = []
+    for name, write in previous.items():
+        for last, spoil in lasts.items():
+
+            def make(folder: Path, valid: Path, write: Any = write, spoil: Any = spoil) -> list[str]:
+                run = Path(shutil.copytree(valid / "run", folder / "out" / "run"))
+                data = (run / "last.pt").read_bytes()
+                (run / "last.previous.pt").unlink(missing_ok=True)
+                write(run / "last.previous.pt", data)
+                spoil(run / "last.pt", data)
+                return ["train", "--resume", str(run), "trainer.epochs=2"]
+
+            cases.append(Case("last.pt", f"{last}, previous {name}", make, _RUN_NAMES))
+    return cases
+
+
 def _named_runs() -> list[Case]:
     keys = (
         "format",
@@ -368,11 +500,11 @@ def _named_runs() -> list[Case]:
         "history",
         "processes",
     )
-    keys += ("ema", "ema_updates", "best", "frozen", "rng")
+    keys += ("ema", "ema_updates", "best", "frozen", "rng", "within", "cuda_rng")
     cases = []
     for key in keys:
         cases.append(_resume(f"{key} missing", lambda content, k=key: content.__delitem__(k)))
-        for value in (None, True, -1, 10**12, 1e308, "x", [], {}, [1], {"a": 1}, torch.zeros(2)):
+        for value in (None, True, -1, 10**12, 10**400, 1e308, "x", [], {}, [1], {"a": 1}, torch.zeros(2)):
             shown = repr(value).replace("\n", "")[:15]
             cases.append(_resume(f"{key} {shown}", lambda content, k=key, v=value: content.__setitem__(k, v)))
     canary = "../../../../../canary.py:{}"
@@ -414,6 +546,23 @@ def _named_runs() -> list[Case]:
         _resume("rng of floats", lambda c: c.update(rng=torch.zeros(5056))),
         _resume("optimizer groups", lambda c: c["optimizer"].update(param_groups=[])),
         _resume("optimizer state", lambda c: c["optimizer"].update(state={0: {"exp_avg": "x"}})),
+        _resume("optimizer step", lambda c: _groups(c, step=-2)),
+        _resume("optimizer betas", lambda c: _groups(c, betas="x")),
+        _resume("optimizer lr_scale", lambda c: _groups(c, lr_scale="x")),
+        _resume("optimizer weight_decay", lambda c: _groups(c, weight_decay=1e308)),
+        _resume("optimizer moments of another shape", lambda c: _moments(c, lambda t: torch.zeros(3))),
+        _resume("optimizer moments of NaN", lambda c: _moments(c, lambda t: t * float("nan"))),
+        _resume("optimizer moments of integers", lambda c: _moments(c, lambda t: t.long())),
+        _resume("optimizer moments sparse", lambda c: _moments(c, lambda t: t.to_sparse())),
+        _resume("optimizer moments meta", lambda c: _moments(c, lambda t: t.to("meta"))),
+        _resume("history of huge numbers", lambda c: c["history"][0].update(iou=10**400)),
+        _resume("history of 10^5 rows", lambda c: c.update(history=c["history"] * 10**5)),
+        _resume("cuda_rng of another size", lambda c: c.update(cuda_rng=torch.zeros(7, dtype=torch.uint8))),
+        _resume("scaler of text", _half_with({"scale": "x", "growth_factor": [], "_growth_tracker": None})),
+        _resume("scaler of nothing", _half_with({})),
+        *(_nested(key) for key in ("config", "description", "history", "optimizer", "within", "model")),
+        *_named_within(),
+        *_named_previous(),
         _resume("a list", lambda c: [1]),
         _resume("nothing", lambda c: {}),
     ]
@@ -423,6 +572,8 @@ def _named_runs() -> list[Case]:
         "zeros": lambda data: bytes(len(data)),
         "text": lambda data: b"text",
         "pickled code": lambda data: pickle.dumps(Code()),
+        "of 3 GB of zeros": lambda data: _rewritten(data, more=True),
+        "of other checksums": lambda data: data.replace(b"sam_spl_t", b"sam_spl_s"),
     }
     for name, change in whole.items():
 
@@ -482,7 +633,12 @@ def _random_run(rng: Random, folder: Path, valid: Path) -> list[str]:
             # Long runs are no faults: what counts the epochs and images of a run stays.
             config = copy.deepcopy(content["config"])
             changed = change_value(rng, config)
-            for parent, key in (("trainer", "epochs"), ("dataset", "synthetic"), ("trainer", "eval_every")):
+            for parent, key in (
+                ("trainer", "epochs"),
+                ("trainer", "minutes"),
+                ("trainer", "eval_every"),
+                ("dataset", "synthetic"),
+            ):
                 if isinstance(changed.get(parent), dict):
                     changed[parent][key] = config[parent][key]
             content["config"] = changed
