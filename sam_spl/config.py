@@ -170,6 +170,8 @@ def read(cls: type[T], values: Mapping[str, Any], at: str = "") -> T:
     except OmegaConfBaseException as error:
         cause = error.__cause__ if isinstance(error.__cause__, ConfigError) else None
         raise cause or ConfigError(explain(error, cls, at)) from error
+    except RecursionError as error:  # OmegaConf's names every level
+        raise ConfigError(f"{at or 'configuration'}: values are nested too deep.") from error
     assert isinstance(result, cls)
     return result
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sam_spl.cli.command import Command
-from sam_spl.config import require, require_side
+from sam_spl.config import require, require_choice, require_side
 from sam_spl.errors import ConfigError
 
 _MOST = 100_000  # passes
@@ -30,6 +30,7 @@ class ProfileConfig:
 
     def __post_init__(self) -> None:
         require_side(self.image_size, "image_size")
+        require_choice(self.precision, "precision", ("auto", "fp32", "tf32", "bf16", "fp16"))
         require(1 <= self.repeat <= _MOST, "repeat", self.repeat, f"must be a number from 1 to {_MOST}")
 
 

@@ -274,6 +274,18 @@ _OPTIONS = [
     _option(
         "10^5 jobs", "test", "weights=[" + ",".join(f"a{k}" for k in range(10**5)) + "]", about=("jobs",)
     ),
+    _option("profile at no precision", "profile", "sam_spl_t", "precision=null", about=("precision",)),
+    _option(
+        "adapt at no precision",
+        "adapt",
+        "x",
+        "--weights",
+        "y",
+        "-o",
+        "z",
+        "precision=abc",
+        about=("precision",),
+    ),
     _option("config_dir missing", "train", "--config_dir", about=("config_dir",)),
     _option("config_dir no folder", "train", "--config_dir", "/dev/null", about=("config_dir",)),
     _option(
@@ -310,6 +322,9 @@ NAMED = [
 ]
 RANDOM = {
     "values": (_random_value, ()),
-    "yaml": (_random_yaml, ("mine", "model", "dataset", "recipe", "loss", "experiment")),
+    "yaml": (
+        _random_yaml,
+        ("mine", "model", "dataset", "recipe", "loss", "experiment", "optimizer", "trainer", "copy_paste"),
+    ),
     "options": (_random_options, ()),
 }

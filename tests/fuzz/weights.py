@@ -375,6 +375,13 @@ def _half_with(scaler: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def _brackets(depth: int) -> Any:
+    nested: Any = 0
+    for _ in range(depth):
+        nested = {"a": [nested]}
+    return nested
+
+
 _PLACE = 0x5EED5EED  # a number that stands where another value goes
 
 
@@ -391,7 +398,8 @@ def _rewritten(data: bytes, place: bytes = b"", *, more: bool = False) -> bytes:
                 content = content.replace(b"J" + struct.pack("<i", _PLACE), place)
             target.writestr(entry.filename, content)
         if more:
-            with target.open(f"{source.infolist()[0].filename.partition('/')[0]}/data/9999", "w") as zeros:
+            name = f"{source.infolist()[0].filename.partition('/')[0]}/data/9999"
+            with target.open(name, "w", force_zip64=True) as zeros:
                 for _ in range(300):
                     zeros.write(bytes(10**7))
     return stream.getvalue()
@@ -534,6 +542,7 @@ def _named_runs() -> list[Case]:
         _config("members of nothing", "dataset.members", [None]),
         _config("unknown key", "unknown", 1),
         _config("embed_dim", "model.arguments", {"embed_dim": 10**9}),
+        _config("lr nested 400 deep", "optimizer.lr", _brackets(400)),
         _config("suggested", "model.suggested", {"head_bias": "x"}),
         _config("synthetic nested", "dataset.synthetic", {"scr": [[[]]]}),
         _resume(
