@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
@@ -48,6 +50,14 @@ def _refused(text: str, code: int = 1):
     return do
 
 
+_FAR = "../../../../../.."  # above the tree that is watched
+
+
+def _moved() -> None:
+    Path("here").write_text("x")
+    os.rename("here", f"{_FAR}/moved")
+
+
 #: What a command does -> what the judge finds; nothing where it is in order.
 _DEEDS = {
     "success": (lambda: None, ""),
@@ -59,7 +69,15 @@ _DEEDS = {
     "long line": (_refused("error: data " + "x" * 600), "characters"),
     "much output": (lambda: print("x" * 10**5), "prints"),
     "file beside": (lambda: Path("../beside").write_text("x"), "outside"),
-    "file out of sight": (lambda: Path("../../../../../../seen").write_text("x"), "outside"),
+    "file out of sight": (lambda: Path(f"{_FAR}/seen").write_text("x"), "outside"),
+    "file beside, not by Python": (
+        lambda: cv2.imwrite("../beside.png", np.zeros((2, 2), np.uint8)),
+        "outside",
+    ),
+    "folder out of sight": (lambda: os.mkdir(f"{_FAR}/seen-folder"), "outside"),
+    "moved out of sight": (_moved, "outside"),
+    "canary": (lambda: Path("../CANARY").write_text(""), "the canary sang"),
+    "exit code": (lambda: sys.exit(70), "exit code 70"),
     "program": (lambda: subprocess.run(["true"]), "code"),
     "pickle": (lambda: pickle.loads(b"cos\ngetcwd\n."), "unpickles"),
     "memory": (lambda: len(b"x" * (5 * 2**29)), "memory"),
