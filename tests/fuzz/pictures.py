@@ -74,7 +74,7 @@ _FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "header of 2^31 - 1": (lambda: png(2**31 - 1, 1, bits=1, rows=0), ".png"),
     "header of 0x0": (lambda: png(0, 0), ".png"),
     "one pixel": (lambda: png(1, 1), ".png"),
-    "1 x 30000": (lambda: png(1, 30000), ".png"),
+    "1 x 15000": (lambda: png(1, 15000), ".png"),
     "palette without colours": (lambda: png(48, 40, colour=3), ".png"),
     "grey with alpha": (lambda: png(48, 40, colour=4), ".png"),
     "one bit": (lambda: png(48, 40, bits=1), ".png"),

@@ -11,12 +11,14 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 
+from sam_spl.engine.config import TrainConfig
 from tests.fuzz.change import change_bytes, change_json, change_value, hostile
 from tests.fuzz.judge import Case
 from tests.fuzz.valid import TEST, TRAIN
@@ -666,6 +668,6 @@ def _random_metrics(rng: Random, folder: Path, valid: Path) -> list[str]:
 NAMED = [*_named_weights(), *_named_runs(), *_NAMED_METRICS]
 RANDOM = {
     "weights": (_random_weights, _NAMES),
-    "last.pt": (_random_run, _RUN_NAMES),
+    "last.pt": (_random_run, (*_RUN_NAMES, *(one.name for one in fields(TrainConfig)))),
     "metrics.jsonl": (_random_metrics, ("metrics.jsonl", "run")),
 }
