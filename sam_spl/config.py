@@ -6,6 +6,7 @@ of them share. Nothing heavy is imported, since ``--help`` needs it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -19,10 +20,28 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sam_spl.errors import ConfigError, nearest
 from sam_spl.errors import plain as plain_name
+from sam_spl.foreign import brief, require_regular
 
 T = TypeVar("T")
 
+#: Sides in pixels of a network's square input.
+SMALLEST_SIDE, LARGEST_SIDE = 32, 8192
+_MOST_RESAMPLES = 100_000
+_LONGEST_NAME = 200  # bytes, of the 255 that file systems take
+_MOST_VALUES = 20_000  # in a YAML file, what its aliases repeat included
+
 _own_folders: list[Path] = []
+
+#: What reading a YAML file that is damaged, or made to do harm, raises.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    RecursionError,
+    AttributeError,
+    TypeError,
+    yaml.YAMLError,
+    OmegaConfBaseException,
+)
 
 
 def config_folder() -> Path:
@@ -112,13 +131,26 @@ def check_group_file(group: str, path: Path) -> None:
 
 def _content(path: Path, *, resolve: bool) -> dict[str, Any]:
     try:
+        require_regular(path)
+        if _expanded(yaml.compose(path.read_text("utf-8"), yaml.SafeLoader), {}) > _MOST_VALUES:
+            raise yaml.YAMLError("its aliases repeat too much")
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        text = " ".join(str(error).split())[:300]
+    except _UNREADABLE as error:
+        text = brief(error, 300, quoted=False)
         raise ConfigError(f"{path}: cannot be read ({text}). Correct or remove the file.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds no key: value. Correct or remove the file.")
     return {str(key): value for key, value in content.items()}
+
+
+def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many values a YAML node holds where aliases are written out; infinitely many if it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        pairs = (one if isinstance(one, tuple) else (one,) for one in inner)
+        known[id(node)] = 1 + sum(_expanded(one, known) for pair in pairs for one in pair)
+    return known[id(node)]
 
 
 def read(cls: type[T], values: Mapping[str, Any], at: str = "") -> T:
@@ -138,6 +170,8 @@ def read(cls: type[T], values: Mapping[str, Any], at: str = "") -> T:
     except OmegaConfBaseException as error:
         cause = error.__cause__ if isinstance(error.__cause__, ConfigError) else None
         raise cause or ConfigError(explain(error, cls, at)) from error
+    except RecursionError as error:  # OmegaConf's names every level
+        raise ConfigError(f"{at or 'configuration'}: values are nested too deep.") from error
     assert isinstance(result, cls)
     return result
 
@@ -237,7 +271,49 @@ def require(holds: bool, key: str, value: Any, rule: str) -> None:
         ConfigError: ``holds`` is false; the message is "KEY: VALUE is not valid, RULE."
     """
     if not holds:
-        raise ConfigError(f"{key}: {value} is not valid, {rule}.")
+        raise ConfigError(f"{key}: {brief(value, quoted=False)} is not valid, {rule}.")
+
+
+def require_side(value: int | None, key: str, *, least: int = SMALLEST_SIDE) -> None:
+    """Refuse a side in pixels that no image and no network's input has; None is allowed.
+
+    Raises:
+        ConfigError: it is below ``least`` or above :data:`LARGEST_SIDE`.
+    """
+    rule = (
+        f"must be at least {least} pixels"
+        if value is None or value < least
+        else (f"must be at most {LARGEST_SIDE} pixels")
+    )
+    require(value is None or least <= value <= LARGEST_SIDE, key, value, rule)
+
+
+def require_resamples(value: int, key: str = "bootstrap") -> None:
+    """Refuse a number of resamples that is negative, or takes hours.
+
+    Raises:
+        ConfigError: it does.
+    """
+    rule = f"give a number of resamples up to {_MOST_RESAMPLES}, or 0"
+    require(0 <= value <= _MOST_RESAMPLES, key, value, rule)
+
+
+def require_folder(value: str | None, key: str) -> None:
+    """Refuse what cannot name a folder on any file system; None is allowed.
+
+    Raises:
+        ConfigError: it is blank, or a part of it is too long.
+    """
+    named = value is None or bool(value.strip())
+    require(named, key, "''", "name a folder")
+    short = all(len(part.encode("utf-8", "surrogateescape")) < 256 for part in (value or "").split("/"))
+    require(short and len(value or "") < 4096, key, value, "the name is too long")
+
+
+def is_name(text: str) -> bool:
+    """Whether text can be the name of one file or folder, which lies where it is put."""
+    short = 0 < len(text.encode("utf-8", "replace")) <= _LONGEST_NAME
+    return short and text.isprintable() and not {*"/\\"} & {*text} and text.strip(". ") != ""
 
 
 def require_choice(value: Any, key: str, choices: Iterable[Any]) -> None:

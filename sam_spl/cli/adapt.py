@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -41,7 +42,8 @@ class AdaptConfig:
         for key in ("dark", "scenes"):
             require(0 <= getattr(self, key) <= 1, key, getattr(self, key), "must be in [0, 1]")
         require_choice(self.detections, "detections", ("erase", "keep", "background"))
-        require(self.lr > 0, "lr", self.lr, "must be above 0")
+        require_choice(self.precision, "precision", ("auto", "fp32", "tf32", "bf16", "fp16"))
+        require(0 < self.lr < math.inf, "lr", self.lr, "must be above 0")
 
 
 def adapt(config: AdaptConfig) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from sam_spl.cli.command import Command
-from sam_spl.config import require, require_choice
+from sam_spl.config import require, require_choice, require_side
+from sam_spl.data.config import is_normalisation
 from sam_spl.errors import ConfigError, InputError
 
 
@@ -30,10 +31,12 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         require_choice(self.to, "to", ("auto", "ours", "published"))
         for key, size in (("image_size", self.image_size), ("train_size", self.train_size)):
-            require(size is None or size >= 32, key, size, "must be at least 32 pixels")
+            require_side(size, key)
         inside = self.threshold is None or 0 < self.threshold < 1
         require(inside, "threshold", self.threshold, "give a probability between 0 and 1")
-        if len(self.mean or []) != len(self.std or []) or min(self.std or [1]) <= 0:
+        if not is_normalisation(self.mean or [0], self.std or [1]) or (self.mean is None) != (
+            self.std is None
+        ):
             raise ConfigError(
                 f"mean, std: {self.mean} and {self.std} are not valid, give both with as many values, std "
                 "above 0."

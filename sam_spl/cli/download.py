@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from sam_spl.cli.command import Command
 from sam_spl.errors import ConfigError
 
+#: Where a file cannot be exchanged on its way: encrypted connections, and this computer.
+_TRUSTED = r"https://|http://(127\.0\.0\.1|localhost)[:/]"
+
 
 @dataclass
 class DownloadConfig:
@@ -29,6 +32,10 @@ class DownloadConfig:
             )
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.sha256):
             raise ConfigError(f"sha256: {self.sha256!r} is not valid, give 64 hexadecimal digits.")
+        if self.sha256 is None and not re.match(_TRUSTED, self.source):
+            raise ConfigError(
+                f"source: {self.source!r} is not valid, give an https:// address, or --sha256 of the file."
+            )
 
 
 def download(config: DownloadConfig) -> None:

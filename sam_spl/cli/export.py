@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from sam_spl.cli.command import Command
-from sam_spl.config import require, require_choice
+from sam_spl.config import require, require_choice, require_side
 from sam_spl.errors import ConfigError
 
 
@@ -31,8 +31,7 @@ class ExportConfig:
         require(
             self.output == MISSING or self.output.endswith(".onnx"), "output", self.output, "give FILE.onnx"
         )
-        size = self.train_size
-        require(size is None or size >= 32, "train_size", size, "must be at least 32 pixels")
+        require_side(self.train_size, "train_size")
         if self.int8 is not None and self.precision != "fp32":
             raise ConfigError(f"int8, precision: integers and {self.precision} exclude each other. Give one.")
 

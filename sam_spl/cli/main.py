@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import time
@@ -15,7 +17,7 @@ from sam_spl.cli.command import Command
 from sam_spl.cli.grammar import configure, own_folders, parse
 from sam_spl.cli.help import help_text, overview
 from sam_spl.config import add_config_folder
-from sam_spl.errors import ConfigError, Stopped, UserError, nearest
+from sam_spl.errors import ConfigError, InputError, Stopped, UserError, nearest
 
 #: The commands, each a module of this folder.
 NAMES = (
@@ -44,6 +46,9 @@ _OF_OTHERS = (
     "ncclRemoteError",
     "NCCL communicator was aborted",
 )
+#: What the system says of names and rights, which Python raises where a path is merely looked at.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+_LONGEST, _ENDING = 480, 180  # characters of a message, and of its end, where the remedy is
 _PATIENCE = 5.0  # seconds that a process waits before it says what another one may say as well
 
 
@@ -61,6 +66,8 @@ def further_commands() -> dict[str, str]:
 
 def run(argv: list[str]) -> NoReturn:
     """Run a command line and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     finish(lambda: execute(argv))
 
 
@@ -106,6 +113,16 @@ def execute(argv: Sequence[str]) -> Any:
     if name == "--version":
         print(f"sam-spl {__version__}")
         return None
+    try:
+        return _execute(name, rest)
+    except OSError as error:
+        if error.errno not in _REFUSALS or error.filename is None:
+            raise
+        where = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        raise InputError(f"{where}: {error.strerror}. Name a file or a folder that you can use.") from error
+
+
+def _execute(name: str, rest: list[str]) -> Any:
     chosen = command(name)
     folders, rest = own_folders(rest)
     for folder in folders:
@@ -133,8 +150,14 @@ def command(name: str) -> Command:
 
 
 def message(error: UserError) -> str:
-    """What the error says, without the traceback that a loader process wraps around it."""
+    """What the error says, in one line, without the traceback that a loader process wraps around it.
+
+    Names and values that it quotes may hold anything: line feeds, a terminal's escapes, millions of letters.
+    """
     text = str(error)
     if "Original Traceback" in text:
-        return text.rsplit(f"{type(error).__name__}: ", 1)[-1].strip()
-    return text
+        text = text.rsplit(f"{type(error).__name__}: ", 1)[-1]
+    text = " ".join(text.split())
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - _ENDING]} [...] {text[-_ENDING:]}"
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)

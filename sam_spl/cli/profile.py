@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sam_spl.cli.command import Command
-from sam_spl.config import require
+from sam_spl.config import require, require_choice, require_side
 from sam_spl.errors import ConfigError
 
+_MOST = 100_000  # passes
 _HEADS = ("network", "input", "parameters M", "trained M", "used M", "GMAC", "memory MB", "latency ms")
 
 
@@ -28,9 +29,9 @@ class ProfileConfig:
     model: str | None = None  # module:Class, where a file's network is your own
 
     def __post_init__(self) -> None:
-        size = self.image_size
-        require(size is None or size >= 32, "image_size", size, "must be at least 32 pixels")
-        require(self.repeat >= 1, "repeat", self.repeat, "must be at least 1")
+        require_side(self.image_size, "image_size")
+        require_choice(self.precision, "precision", ("auto", "fp32", "tf32", "bf16", "fp16"))
+        require(1 <= self.repeat <= _MOST, "repeat", self.repeat, f"must be a number from 1 to {_MOST}")
 
 
 def profile(config: ProfileConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING
 
 from sam_spl.cli.compose import TRAIN_GROUPS
 from sam_spl.cli.grammar import Word, split
+from sam_spl.cli.main import message
 from sam_spl.engine.config import RuntimeConfig
 from sam_spl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from sam_spl.results.folder import Result
     from sam_spl.runtime import World
+
+_MOST = 1000  # jobs of one command
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,15 @@ def jobs(words: Sequence[Word], *, several: Sequence[str] = (), multirun: bool =
         multirun: with ``-m`` every key takes ``a,b`` so.
 
     Raises:
-        ConfigError: two combinations would have one name.
+        ConfigError: there are too many combinations, or two would have one name.
     """
     last = {word.key: word for word in words}  # of two for one key the later one counts
     choices = [_choices(word, multirun or word.key in several, word.key in several) for word in last.values()]
     swept = [options for options in choices if len(options) > 1]
+    count = math.prod(map(len, choices))
+    if count > _MOST:
+        of = ", ".join(f"{options[0].key} ({len(options)})" for options in swept)
+        raise ConfigError(f"{of}: the values make {count} jobs; one command takes at most {_MOST}.")
     found: list[Job] = []
     for combination in itertools.product(*choices):
         special = [word for word in combination if any(word in options for options in swept)]
@@ -117,7 +125,7 @@ def one_after_the_other(
                 if len(configs) == 1 or world.size > 1:
                     raise
                 failed[name] = error
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {message(error)}", file=sys.stderr)
         if len(results) > 1 and world.main:
             print(f"\n{table([result.report for result in results])}")
     if failed:

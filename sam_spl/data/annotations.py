@@ -7,8 +7,8 @@ target of a few pixels.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,25 @@ from numpy.typing import NDArray
 from skimage.draw import disk, polygon
 
 from sam_spl.errors import InputError
+from sam_spl.foreign import brief, read_json
 from sam_spl.resize import Mask
 
 #: {"box": (left, top, right, bottom)}, {"polygon": [(x, y), ...]}, {"disk": (x, y, radius)}, all in pixels;
 #: or {"runs": lengths down the columns, background first, "size": (H, W), "origin": where they stand, for
 #: messages}.
 Shape = Mapping[str, Any]
+
+_FARTHEST = 1e6  # pixels, of a coordinate
+_MOST_CORNERS = 10**4  # of a shape: drawing it takes a step for each corner and pixel
+_MOST_BITS = 60  # of a run length
+_FAULTS = (
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    ValueError,
+    OverflowError,
+)  # of values of any kind
 
 
 def read_coco(file: str | Path) -> dict[str, list[Shape]]:
@@ -31,22 +44,27 @@ def read_coco(file: str | Path) -> dict[str, list[Shape]]:
     Raises:
         InputError: no COCO file, or a segmentation that is damaged.
     """
-    content = _json(file)
+    content = read_json(file)
     try:
-        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        names = {image["id"]: _file_name(image["file_name"]) for image in content["images"]}
         shapes: dict[str, list[Shape]] = {name: [] for name in names.values()}
         for number, annotation in enumerate(content["annotations"]):
             origin = f"{file}: annotation {number}"
             if annotation["image_id"] not in names:
                 raise InputError(
-                    f"{origin} belongs to image {annotation['image_id']!r}, which the file does not list. "
-                    "Remove the annotation, or add the image."
+                    f"{origin} belongs to image {brief(annotation['image_id'])}, which the file does not "
+                    "list. Remove the annotation, or add the image."
                 )
-            shapes[names[annotation["image_id"]]] += _coco_shapes(origin, annotation)
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is not a COCO file of images and annotations ({error!r}).") from error
+            try:
+                shapes[names[annotation["image_id"]]] += _coco_shapes(origin, annotation)
+            except _FAULTS as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(f"{origin} is not valid ({brief(error)}). Correct or remove it.") from error
+    except _FAULTS as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is not a COCO file of images and annotations ({brief(error)}).") from error
     return shapes
 
 
@@ -56,12 +74,12 @@ def read_labelme(file: str | Path) -> list[Shape]:
     Raises:
         InputError: no LabelMe file, or another kind of shape.
     """
-    content = _json(file)
+    content = read_json(file)
     shapes: list[Shape] = []
     try:
         for shape in content["shapes"]:
             kind = shape.get("shape_type") or "polygon"
-            points = [(float(x), float(y)) for x, y in shape["points"]]
+            points = _corners(shape["points"])
             if kind == "rectangle":
                 (x0, y0), (x1, y1) = points[0], points[2 if len(points) == 4 else 1]
                 shapes.append({"box": (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))})
@@ -74,12 +92,13 @@ def read_labelme(file: str | Path) -> list[Shape]:
                 shapes.append({"polygon": points[:1]})
             else:
                 raise InputError(
-                    f"{file}: a {kind} cannot become a mask. Use polygons, rectangles, circles or points."
+                    f"{file}: a {brief(kind, quoted=False)} cannot become a mask. Use polygons, rectangles, "
+                    "circles or points."
                 )
-    except InputError:
-        raise
-    except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise InputError(f"{file} is not a LabelMe file ({error!r}).") from error
+    except _FAULTS as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is not a LabelMe file ({brief(error)}).") from error
     return shapes
 
 
@@ -123,6 +142,8 @@ def run_lengths(text: str) -> list[int]:
             raise ValueError(f"{character!r} is not a character of run lengths")
         number |= (bits & 31) << shift
         shift += 5
+        if shift > _MOST_BITS:
+            raise ValueError("a run length is too long")
         if bits & 32:
             continue
         if bits & 16:
@@ -165,7 +186,7 @@ def _from_runs(shape: Shape, size: tuple[int, int]) -> Mask:
 def _coco_shapes(origin: str, annotation: Mapping[str, Any]) -> list[Shape]:
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, list) and segmentation:
-        return [{"polygon": np.reshape(points, (-1, 2)).tolist()} for points in segmentation]
+        return [{"polygon": _corners(zip(flat[::2], flat[1::2], strict=True))} for flat in segmentation]
     if isinstance(segmentation, dict):
         height, width = (int(side) for side in segmentation["size"])
         counts = segmentation["counts"]
@@ -176,14 +197,28 @@ def _coco_shapes(origin: str, annotation: Mapping[str, Any]) -> list[Shape]:
         except ValueError as error:
             raise InputError(f"{origin}: its run lengths are damaged ({error}). Export it again.") from error
         return [{"runs": lengths, "size": (height, width), "origin": origin}]
-    left, top, width, height = annotation["bbox"]
-    return [{"box": (left, top, left + width, top + height)}]
+    left, top, wide, high = map(_pixel, annotation["bbox"])
+    if wide < 0 or high < 0:
+        raise ValueError(f"a box of {wide:g}x{high:g}")
+    return [{"box": (left, top, left + wide, top + high)}]
 
 
-def _json(file: str | Path) -> Any:
-    try:
-        return json.loads(Path(file).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise InputError(f"{file} is not a JSON file ({error}).") from error
+def _file_name(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"file_name {brief(value)}")
+    return value
+
+
+def _corners(points: Iterable[Any]) -> list[tuple[float, float]]:
+    """The corners of a shape in pixels, one at least."""
+    corners = [(_pixel(x), _pixel(y)) for x, y in islice(points, _MOST_CORNERS + 1)]
+    if not 0 < len(corners) <= _MOST_CORNERS:
+        raise ValueError("a shape without a corner" if not corners else f"more than {_MOST_CORNERS} corners")
+    return corners
+
+
+def _pixel(value: Any) -> float:
+    """A coordinate or a length in pixels."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FARTHEST:
+        raise ValueError(f"{brief(value)} is no number of pixels up to {_FARTHEST:g}")
+    return float(value)

@@ -13,10 +13,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sam_spl.config import read, require, require_choice
+from sam_spl.config import is_name, read, require, require_choice, require_side
 from sam_spl.data.known import IMAGENET_MEAN, IMAGENET_STD, dataset_file
 from sam_spl.data.pairing import has_images
 from sam_spl.errors import ConfigError
+from sam_spl.foreign import brief
 
 #: How images and masks may be resized; :mod:`sam_spl.resize` says what the names mean.
 RESIZE_RULES = ("pillow", "opencv")
@@ -24,7 +25,11 @@ RESIZE_RULES = ("pillow", "opencv")
 #: Where images come from: files, or :mod:`sam_spl.data.synthetic`, ``varied`` or ``implanted``.
 SOURCES = ("folder", "synthetic", "varied", "implanted")
 
-_SMALLEST = 32  # pixels, of a network's input
+_MOST_IMAGES = 10**7  # that are generated: an epoch's order is kept in memory
+_MOST_TARGETS = 1000  # in an image
+_LARGEST_TARGET = 10**6  # pixels
+_STRONGEST = 10**4  # signal-to-clutter ratio
+_UNIT = 10**6  # what a mean or a spread is below, and how many times its smallest
 
 
 def _number(value: Any) -> bool:
@@ -35,6 +40,10 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _within(most: float) -> Callable[[Any], bool]:
+    return lambda value: _range(value) and 0 < value[0] <= value[1] <= most
+
+
 def _share(value: Any) -> bool:
     return _number(value) and 0 <= value <= 1
 
@@ -43,16 +52,31 @@ def _range(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(map(_number, value))
 
 
-def _normal(mean: list[float], std: list[float]) -> bool:
-    return all(map(_number, [*mean, *std])) and min(std) > 0
+def is_normalisation(mean: list[float], std: list[float]) -> bool:
+    """Whether values can be the means and spreads of one channel or more, on a scale of [0, 1]."""
+    in_range = all(_number(value) and abs(value) <= _UNIT for value in (*mean, *std))
+    return in_range and 0 < len(mean) == len(std) and min(std) >= 1 / _UNIT
 
 
 #: Of ``dataset.synthetic``: what holds for a value, and how to say it.
 _SYNTHETIC: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("train", "val", "test"), (_count, "give a number of images")),
-    **dict.fromkeys(("areas", "scr"), (_range, "give two numbers, as [1,100]")),
+    **dict.fromkeys(
+        ("train", "val", "test"),
+        (
+            lambda value: _count(value) and value <= _MOST_IMAGES,
+            f"give a number of images up to {_MOST_IMAGES}",
+        ),
+    ),
+    "areas": (
+        _within(_LARGEST_TARGET),
+        f"give two numbers above 0 up to {_LARGEST_TARGET} in order, as [1,100]",
+    ),
+    "scr": (_within(_STRONGEST), f"give two numbers above 0 up to {_STRONGEST} in order, as [3,12]"),
     **dict.fromkeys(("empty", "dark", "scenes"), (_share, "must be in [0, 1]")),
-    "most_targets": (lambda value: _count(value) and value > 0, "give a whole number above 0"),
+    "most_targets": (
+        lambda value: _count(value) and 0 < value <= _MOST_TARGETS,
+        f"give a whole number from 1 to {_MOST_TARGETS}",
+    ),
 }
 
 
@@ -100,9 +124,9 @@ class DatasetConfig:
         if self.source in ("folder", "implanted") and self.data_path is None:
             raise ConfigError("dataset.data_path: a value is required, as --data_path FOLDER.")
         for key, size in (("image_size", self.image_size), ("test_size", self.test_size)):
-            rule = f"must be at least {_SMALLEST} pixels"
-            require(size is None or size >= _SMALLEST, f"dataset.{key}", size, rule)
-        if len(self.mean) != len(self.std) or not self.mean or not _normal(self.mean, self.std):
+            require_side(size, f"dataset.{key}")
+        require(is_name(self.title), "dataset.title", self.title, "give a name that can be a folder's")
+        if not is_normalisation(self.mean, self.std):
             raise ConfigError(
                 f"dataset.mean, dataset.std: {self.mean} and {self.std} are not valid, give one value or one "
                 "per channel in both, finite, std above 0."
@@ -196,4 +220,4 @@ def check_pattern(key: str, pattern: str | None) -> None:
     try:
         re.compile(pattern or "")
     except re.error as error:
-        raise ConfigError(f"{key}: {pattern!r} is not a regular expression ({error}).") from error
+        raise ConfigError(f"{key}: {brief(pattern)} is not a regular expression ({error}).") from error

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sam_spl.data.duplicates import detail, perceptual_hash
 from sam_spl.data.layout import Item
-from sam_spl.data.reading import binarise, decode, read_image
+from sam_spl.data.reading import binarise, decode, decode_mask, read_image
 from sam_spl.errors import InputError
 
 _RING = 6  # background pixels around a target
@@ -48,7 +48,7 @@ def examine(item: Item, role: str) -> Facts:
     """Read one pair and measure it."""
     facts = Facts(item.name, role)
     try:
-        stored, mask = decode(item.image), decode(item.mask)
+        stored, mask = decode(item.image), decode_mask(item.mask)
         image = read_image(item.image, stored)
     except InputError as error:
         facts.fault = str(error).removeprefix("dataset: ")
@@ -56,8 +56,12 @@ def examine(item: Item, role: str) -> Facts:
     facts.size, facts.mask_size = image.shape[:2], mask.shape[:2]
     facts.mode = _mode(item.image, stored, image)
     flat = mask if mask.ndim == 2 else mask[..., :3].max(-1)
-    counted = np.flatnonzero(np.bincount(flat.ravel())) if flat.dtype.kind == "u" else np.unique(flat)
-    facts.mask_values = tuple(counted[:8].tolist())
+    if flat.dtype in (np.uint8, np.uint16):
+        steps = int(np.iinfo(flat.dtype).max) + 1
+        found = np.flatnonzero(cv2.calcHist([flat], [0], None, [steps], [0, steps]))
+    else:
+        found = np.unique(flat)
+    facts.mask_values = tuple(found[:8].tolist())
     grey = (image if image.ndim == 2 else image.mean(-1)).astype(np.float32)
     grey = grey / np.float32(65535 if image.dtype == np.uint16 else 255)
     facts.pixels, facts.total, facts.squares = grey.size, float(grey.sum()), float(np.vdot(grey, grey))

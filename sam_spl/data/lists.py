@@ -10,10 +10,12 @@ from pathlib import Path
 
 from sam_spl.data.pairing import IMAGE_SUFFIXES, Files
 from sam_spl.errors import InputError, nearest, plain
+from sam_spl.foreign import brief, read_text
 
 _LIST = re.compile(r"(trainval|train|val|valid|validation|test)(?:[_\- ](.*))?", re.IGNORECASE)
 VAL_NAMES = ("val", "valid", "validation")  # names of lists and folders of validation images
 _HELD_OUT = 0.2  # of a folder without lists, for testing
+_LONGEST = 4096  # characters of a name with its folders, as file systems have it
 
 
 def find_lists(root: Path) -> dict[str, dict[str, Path]]:
@@ -88,21 +90,20 @@ def choose_lists(
 def read_list(path: Path) -> list[str]:
     """The names in a split list, each once.
 
-    A line is a stem or a file name, with or without folders. BOM, CRLF and blank lines do not matter.
+    A line is a stem or a file name, with or without folders. CRLF and blank lines do not matter. A byte order
+    mark of UTF-16 is heeded: Windows writes such files.
 
     Raises:
-        InputError: the list cannot be read, or is not UTF-8 text.
+        InputError: the list cannot be read, is no text, or has a line that is no name.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"dataset: the list {path} is not UTF-8 text ({error}). Save it as UTF-8."
-        ) from error
-    except OSError as error:
-        raise InputError(f"dataset: cannot read the list {path}: {error.strerror or error}.") from error
-    lines = (line.strip().replace("\\", "/") for line in text.splitlines())
-    return list(dict.fromkeys(_stem(line) for line in lines if line))
+    lines = [line.strip() for line in read_text(path, "dataset: the list").splitlines()]
+    for number, line in enumerate(lines, 1):
+        if len(line) > _LONGEST:
+            raise InputError(
+                f"dataset: line {number} of the list {path} has {len(line)} characters ({brief(line)}). Give "
+                "one name a line."
+            )
+    return list(dict.fromkeys(_stem(line.replace("\\", "/")) for line in lines if line))
 
 
 def split_by_hash(images: Iterable[str]) -> dict[str, list[str]]:

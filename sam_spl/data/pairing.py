@@ -102,7 +102,14 @@ def has_images(root: str | Path) -> bool:
 def _folders_in(root: Path) -> list[Path]:
     """The folders in a folder, links to folders too, in order. An image folder's files cost no call each."""
     with os.scandir(root) as entries:
-        return sorted(root / entry.name for entry in entries if entry.is_dir())
+        return sorted(root / entry.name for entry in entries if _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def files_below(folder: Path, *, nested: bool = True) -> dict[str, Path]:

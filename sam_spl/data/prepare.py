@@ -17,6 +17,7 @@ from sam_spl.data.annotations import draw, read_coco, read_labelme
 from sam_spl.data.pairing import IMAGE_SUFFIXES, Files, files_below
 from sam_spl.data.reading import decode, read_mask
 from sam_spl.errors import ConfigError, InputError
+from sam_spl.foreign import brief
 from sam_spl.resize import Mask
 
 Labels = dict[str, Callable[[tuple[int, int]], Mask]]  # image name -> its mask at a size (H, W)
@@ -49,7 +50,9 @@ def read_labels(
     if masks is not None:
         folder = Path(masks).expanduser()
         images = {
-            name: path for name, path in images.items() if folder.resolve() not in path.resolve().parents
+            name: path
+            for name, path in images.items()
+            if Path(os.path.realpath(folder)) not in Path(os.path.realpath(path)).parents
         }
         labels, unused = labels_from_masks(images, folder)
     elif coco is not None:
@@ -97,9 +100,9 @@ def labels_from_coco(images: Mapping[str, Path], file: Path) -> Labels:
     files = Files.of(images, {})
     absent = []
     for listed, shapes in read_coco(file).items():
-        name = files.image_name(Path(listed).with_suffix("").as_posix())
+        name = files.image_name(Path(os.path.splitext(listed)[0]).as_posix())
         if name is None:
-            absent.append(listed)
+            absent.append(brief(listed, quoted=False))
         else:
             labels[name] = partial(draw, shapes)
     if absent:

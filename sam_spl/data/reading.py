@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -13,23 +15,28 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from sam_spl.errors import InputError
+from sam_spl.foreign import require_regular
 from sam_spl.resize import Image, Mask
 
 _ORIENTATION = 274  # tag of EXIF
 _ROUNDING = 1e-4  # by which resized floats may leave [0, 1]
+_MOST_PIXELS = 8192 * 8192  # of an image of a data set: examining it takes some 16 bytes a pixel
+_ONE_AT_A_TIME = Lock()  # of what changes the filters of warnings, which all threads share
+_MOST_LOOKED_AT = 150 * 10**6  # of one image, as predict has it
 
 
-def read_image(path: Path, stored: NDArray[Any] | None = None) -> Image:
+def read_image(path: Path, stored: NDArray[Any] | None = None, most: float = _MOST_PIXELS) -> Image:
     """uint8 or uint16, (H, W) where the file is grey in fact, else RGB (H, W, 3); alpha is dropped.
 
     Args:
         path: the file.
         stored: what :func:`decode` gave for it, where that is known.
+        most: pixels.
 
     Raises:
-        InputError: not readable as an image of 8 or 16 bits.
+        InputError: not readable as an image of 8 or 16 bits, or too large.
     """
-    image = decode(path) if stored is None else stored
+    image = decode(path, most) if stored is None else stored
     if image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"image: {path} holds {image.dtype} values. Save it with 8 or 16 bits per channel.")
     return _grey_if_grey(image[..., 2::-1] if image.ndim == 3 else image)
@@ -41,9 +48,23 @@ def read_mask(path: Path) -> Mask:
     Full scale is 255, or 65535 in a 16-bit file with values above 255. The largest colour channel counts.
 
     Raises:
-        InputError: not readable as an image.
+        InputError: not readable as an image, or values that are negative or not finite.
     """
-    return binarise(decode(path))
+    return binarise(decode_mask(path))
+
+
+def decode_mask(path: Path) -> NDArray[Any]:
+    """The stored values of a mask, as :func:`decode` gives them.
+
+    Raises:
+        InputError: not readable, or values that are negative or not finite.
+    """
+    mask = decode(path)
+    if mask.dtype not in (np.uint8, np.uint16) and not (np.isfinite(mask).all() and mask.min(initial=0) >= 0):
+        raise InputError(
+            f"mask: {path} holds values that are negative or not finite. Save it with 0 and 255."
+        )
+    return mask
 
 
 def binarise(mask: NDArray[Any]) -> Mask:
@@ -54,21 +75,49 @@ def binarise(mask: NDArray[Any]) -> Mask:
     return mask > (0 if largest <= 1 else 127 if largest <= 255 else 32767)
 
 
-def decode(path: Path) -> NDArray[Any]:
+def decode(path: Path, most: float = _MOST_PIXELS) -> NDArray[Any]:
     """The stored values, (H, W) or (H, W, C) in OpenCV's order of channels.
 
+    Args:
+        path: the file.
+        most: pixels. A small file may state any number of them.
+
     Raises:
-        InputError: not readable as an image.
+        InputError: not readable as an image, or too large.
     """
     # imdecode over imread: it takes any file name, and separates a missing file from a broken one.
     try:
+        require_regular(path)
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"image: cannot read {path}: {error.strerror or error}.") from error
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    width, height = _stated_size(data)
+    if width * height > most:
+        raise InputError(
+            f"image: {path} states {width}x{height} pixels, more than {most / 1e6:.0f} million. Cut it."
+        )
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except (cv2.error, MemoryError):  # sides that it refuses, or has no memory for
+        image = None
     if image is None:
         raise InputError(f"image: {path} is not a readable image (damaged?). Replace it.")
     return image
+
+
+def _stated_size(data: NDArray[np.uint8]) -> tuple[int, int]:
+    """(width, height) by an image's header; (0, 0) of the few kinds of files that Pillow does not know."""
+    try:
+        with (
+            _ONE_AT_A_TIME,
+            warnings.catch_warnings(action="ignore"),
+            PIL.Image.open(io.BytesIO(data.data)) as header,
+        ):
+            return header.size
+    except PIL.Image.DecompressionBombError:
+        return 10**9, 10**9
+    except Exception:  # whatever a damaged header raises: OpenCV may read it
+        return 0, 0
 
 
 def orientation(header: PIL.Image.Image) -> int:
@@ -122,7 +171,7 @@ def as_image(image: Any) -> Image:
         InputError: not readable as an image, or another mode or kind of array.
     """
     if isinstance(image, str | Path):
-        return upright(read_image(Path(image)), _orientation_in(image))
+        return upright(read_image(Path(image), most=_MOST_LOOKED_AT), _orientation_in(image))
     return _grey_if_grey(
         as_array(_of_pil(image) if isinstance(image, PIL.Image.Image) else np.asarray(image))
     )

@@ -9,11 +9,21 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sam_spl.config import check_types, require, require_choice
+from sam_spl.config import (
+    check_types,
+    require,
+    require_choice,
+    require_folder,
+    require_resamples,
+    require_side,
+)
 from sam_spl.data.config import CopyPasteConfig, DatasetConfig
 from sam_spl.errors import ConfigError
 from sam_spl.models.registry import ModelConfig
 from sam_spl.predict.config import ENGINES
+
+_MOST = 10**7  # epochs, or images in a batch
+_MOST_WORKERS = 1024
 
 
 @dataclass
@@ -30,9 +40,9 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         check_types(self)
         require_choice(self.precision, "precision", ("auto", "fp32", "tf32", "bf16", "fp16"))
-        require(
-            self.num_workers is None or self.num_workers >= 0, "num_workers", self.num_workers, "must be >= 0"
-        )
+        workers = self.num_workers
+        rule = f"must be a number of processes from 0 to {_MOST_WORKERS}"
+        require(workers is None or 0 <= workers <= _MOST_WORKERS, "num_workers", workers, rule)
         require(0 <= self.seed < 2**63, "seed", self.seed, "must be a whole number >= 0")
 
 
@@ -73,6 +83,8 @@ class OptimizerConfig:
             require(0 <= value < math.inf, f"optimizer.{key}", value, "must be a number from 0 up")
         after = all(isinstance(one, int) and one > 0 for one in self.milestones)
         require(after, "optimizer.milestones", self.milestones, "must be numbers of epochs above 0")
+        betas = self.args.get("betas", [])
+        require(isinstance(betas, list), "optimizer.args.betas", betas, "give a list of numbers")
         require(0 <= self.eta_min <= self.lr, "optimizer.eta_min", self.eta_min, "must be in [0, lr]")
         require_choice(self.schedule, "optimizer.schedule", ("cosine", "multistep"))
         rule = "must be a number of epochs from 0 up"
@@ -107,7 +119,8 @@ class TrainerConfig:
         positive = ("epochs", "batch_size", "eval_every", "eval_batch_size", "save_every", "accumulate")
         for key in (*positive, "save_every_steps"):
             value = getattr(self, key)
-            require(value is None or value > 0, f"trainer.{key}", value, "must be a positive number")
+            rule = f"must be a number from 1 to {_MOST}"
+            require(value is None or 0 < value <= _MOST, f"trainer.{key}", value, rule)
         require(0 <= self.ema_decay < 1, "trainer.ema_decay", self.ema_decay, "must be in [0, 1)")
         require(0 <= self.val_share < 1, "trainer.val_share", self.val_share, "must be in [0, 1)")
         require_choice(self.selection, "trainer.selection", ("auto", "val", "last", "test"))
@@ -148,7 +161,7 @@ class TrainConfig(RuntimeConfig):
         for key in ("model", "dataset"):
             if getattr(self, key) == MISSING:
                 raise ConfigError(f"{key}: a value is required.")
-        require(self.save_dir is None or bool(self.save_dir.strip()), "save_dir", "''", "name a folder")
+        require_folder(self.save_dir, "save_dir")
         require_choice(self.on_bad_sample, "on_bad_sample", ("stop", "skip"))
         size = self.dataset.image_size
         require(size is not None, "dataset.image_size", size, "training needs a size in pixels")
@@ -191,13 +204,16 @@ class TestConfig(RuntimeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("image_size", "batch_size", "train_size"):
-            value = getattr(self, key)
-            require(value is None or value > 0, key, value, "must be a positive number")
+        for key in ("image_size", "train_size"):
+            require_side(getattr(self, key), key, least=1)
+        size = self.batch_size
+        require(size is None or 0 < size <= _MOST, "batch_size", size, f"must be a number from 1 to {_MOST}")
+        require_resamples(self.bootstrap)
+        require_folder(self.output_dir, "output_dir")
         for key in ("weights", "dataset"):
             if getattr(self, key) == MISSING:
                 raise ConfigError(f"{key}: a value is required.")
-        for key in ("bootstrap", "report", "figures", "overlays", "fa_budget"):
+        for key in ("report", "figures", "overlays", "fa_budget"):
             value = getattr(self, key)
             require(0 <= value < math.inf, key, value, "must be a number from 0 up")
         require_choice(self.empty, "empty", (None, "one", "zero", "skip"))

@@ -12,7 +12,6 @@ import math
 import shutil
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,15 @@ from sam_spl.files import atomic, lock, write_text
 from sam_spl.registry import is_reference
 from sam_spl.report.curves import draw_curves
 from sam_spl.weights.description import check_description
-from sam_spl.weights.formats import FORMAT, read_frozen, read_torch, save_torch, save_weights, sha256
+from sam_spl.weights.formats import (
+    FORMAT,
+    check_archive,
+    read_frozen,
+    read_torch,
+    save_torch,
+    save_weights,
+    sha256,
+)
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +88,7 @@ _STATE = {
 #: What files of versions before 1.1 do not state.
 _SINCE: dict[str, Any] = {"within": {}, "cuda_rng": None}
 PREVIOUS = "last.previous.pt"
+_MOST = 1e300  # no figure of a run is beyond, and every whole number below is one that floats hold
 _WEIGHTS = ("last.pt", PREVIOUS, "best.pt", "best.safetensors")
 _ABSENT = object()
 _FROZEN = "frozen.safetensors"
@@ -292,9 +300,10 @@ def _undamaged(path: Path) -> Path:
     Every part of these archives has a checksum, which ``torch.load`` does not look at.
     """
     try:
+        check_archive(path)
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error):
+    except Exception:  # whatever a damaged archive makes its reader raise
         wrong = path.name
     before = path.with_name(PREVIOUS)
     if wrong is None or path.name != "last.pt" or not before.is_file():
@@ -312,19 +321,31 @@ def _malformed(state: Mapping[str, Any]) -> str | None:
     for key, kind in _STATE.items():
         if not isinstance(state.get(key, _ABSENT), kind) or isinstance(state[key], bool):
             return key
-    if min(state["epoch"], state["ema_updates"], state["processes"] - 1) < 0:
+    counts = (state["epoch"], state["ema_updates"], state["processes"] - 1)
+    if not all(0 <= one <= _MOST for one in counts):
         return "epoch, ema_updates or processes"
-    within = state["within"].values()
-    if not all(isinstance(one, int | float) and 0 <= one < math.inf for one in within):
+    if state["best"] is not None and not _is_number(state["best"]):
+        return "best"
+    if not all(map(_is_number, state["scaler"].values())):
+        return "scaler"
+    within = state["within"]
+    if not all(_is_number(one) and (one >= 0 or key == "total") for key, one in within.items()):
+        return "within"  # a loss of one's own may be negative
+    if within.get("step") and not within.get("seconds"):  # steps take time
         return "within"
     for row in state["history"]:
-        numbers = isinstance(row, dict) and all(
-            isinstance(row.get(key), int | float) for key in ("epoch", "loss")
-        )
-        if not numbers or not all(isinstance(value, int | float | None) for value in row.values()):
+        figures = isinstance(row, dict) and all(_is_number(row.get(key)) for key in ("epoch", "loss"))
+        if not figures or not all(one is None or _is_number(one) for one in row.values()):
             return "history"
     # An interpolation would be replaced when it is read, by what the environment holds.
-    return "config" if "${" in str(state["config"]) else None
+    try:
+        return "config" if "${" in str(state["config"]) else None
+    except RecursionError:  # nested by the thousand
+        return "config"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= _MOST
 
 
 def resumed_config(

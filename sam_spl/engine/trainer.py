@@ -506,19 +506,21 @@ class Trainer:
         """
         state = saved.state
         try:
-            self.model.load_state_dict(state["model"])
             if self.average is not None:
                 self.average.module.load_state_dict(state["ema"] or {})
                 self.average.updates = state["ema_updates"]
-            # Some optimizers (Adan) keep the tensors that they are given: the state may be used again.
-            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+            with self._memory():
+                self._try_optimizer(state["optimizer"])
+            self.model.load_state_dict(state["model"])
             self.update.scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["rng"])
             if state["cuda_rng"] is not None and self.world.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"], self.world.device)
             for key in _WITHIN:
                 setattr(self, key, type(getattr(self, key))(state["within"].get(key, 0)))
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # whatever a state of something else makes its readers raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"resume: {saved.path} does not fit the network and the optimizer that it names ({reason}). "
@@ -530,6 +532,21 @@ class Trainer:
         if self.step > self.steps:
             raise InputError(f"resume: {saved.path} is at step {self.step} of an epoch of {self.steps}.")
         self.saved = (self.epoch, self.step)
+
+    def _try_optimizer(self, state: dict[str, Any]) -> None:
+        """Take up an optimizer's state. Only a step looks at it, so one is made before the weights come."""
+
+        def load() -> None:
+            # Some optimizers (Adan) keep the tensors that they are given: the state may be used again.
+            self.optimizer.load_state_dict(copy.deepcopy(state))
+
+        load()
+        set_learning_rate(self.optimizer, self.config.optimizer.lr)
+        for parameter in self.update.trained:
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        load()
 
 
 #: What is saved of an epoch that is under way.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam_spl.errors import ConfigError
+from sam_spl.config import require_side
 from sam_spl.models.datransnet_maps import MAPS
 from sam_spl.models.datransnet_published import DATRANSNET
 from sam_spl.models.gradformer import GradFormer
@@ -39,8 +39,7 @@ class DATransNet(nn.Module):
 
     def __init__(self, *, train_size: int = 256, head_bias: float | None = None) -> None:
         super().__init__()
-        if train_size < 1:
-            raise ConfigError(f"model.train_size: {train_size} needs to be a number of pixels above 0")
+        require_side(train_size, "model.train_size", least=1)
         self.train_size = train_size
         self.stem = Res(1, _WIDTHS[0])
         widths = (*_WIDTHS, _WIDTHS[-1])

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam_spl.errors import ConfigError
+from sam_spl.foreign import brief
+
 #: Where a SAM 2 checkpoint has this trunk, and (ours, SAM 2's) beginnings of names that differ.
 SAM2_PREFIX = "image_encoder.trunk."
 SAM2_NAMES = (("blocks.#.mlp.fc1", "blocks.#.mlp.layers.0"), ("blocks.#.mlp.fc2", "blocks.#.mlp.layers.1"))
@@ -49,6 +52,7 @@ class Hiera(nn.Module):
         pos_size: tuple[int, int] = (7, 7),
     ) -> None:
         super().__init__()
+        _check(embed_dim, num_heads, stages, window_spec, global_att_blocks, pos_size)
         self.stage_ends = [sum(stages[: stage + 1]) - 1 for stage in range(len(stages))]
         #: Channels at the end of each stage.
         self.stage_dims = [embed_dim * 2**stage for stage in range(len(stages))]
@@ -185,6 +189,38 @@ class Attention(nn.Module):
         x = x.reshape(batch, rows * window_h, columns * window_w, channels)
         # A linear layer multiplies the weights once for each row of tokens that do not lie together.
         return self.proj(x[:, :height, :width].contiguous())
+
+
+def _check(
+    embed_dim: int,
+    num_heads: int,
+    stages: tuple[int, ...],
+    window_spec: tuple[int, ...],
+    global_att_blocks: tuple[int, ...],
+    pos_size: tuple[int, int],
+) -> None:
+    """Refuse sizes that no trunk has: files may state any."""
+    for key, value, holds, rule in (
+        (
+            "stages",
+            stages,
+            0 < len(stages) <= 4 and min(stages) > 0 and sum(stages) <= 200,
+            "1 to 200 blocks",
+        ),
+        ("embed_dim", embed_dim, 0 < embed_dim <= 2048, "a width from 1 to 2048"),
+        ("num_heads", num_heads, num_heads > 0 and embed_dim % num_heads == 0, "a divisor of embed_dim"),
+        ("window_spec", window_spec, len(window_spec) == len(stages), "one side for each stage"),
+        ("window_spec", window_spec, all(0 < side <= 64 for side in window_spec), "sides from 1 to 64"),
+        (
+            "global_att_blocks",
+            global_att_blocks,
+            all(0 <= k < 200 for k in global_att_blocks),
+            "blocks from 0",
+        ),
+        ("pos_size", pos_size, all(0 < side <= 256 for side in pos_size), "sides from 1 to 256"),
+    ):
+        if not holds:
+            raise ConfigError(f"model.{key}: {brief(value)} is not valid, give {rule}.")
 
 
 def pad_with(tokens: Tensor, value: Tensor, rows: int, columns: int) -> Tensor:

@@ -13,10 +13,14 @@ from omegaconf import MISSING, ListConfig
 
 from sam_spl.config import group_file, group_files
 from sam_spl.errors import ConfigError, nearest
+from sam_spl.foreign import brief
 from sam_spl.registry import import_object, is_reference
 
 if TYPE_CHECKING:
     from torch import nn  # which takes seconds to import, and the configuration does without
+
+
+_LARGEST = 1e30  # of a network's arguments: float32 holds a little more
 
 
 @dataclass
@@ -199,7 +203,7 @@ def _check_kinds(name: str, network: type[nn.Module], arguments: dict[str, Any])
     for key, value in arguments.items():
         if not _fits(value, kinds.get(key, Any)):
             declared = inspect.signature(network).parameters[key].annotation
-            raise ConfigError(f"model.{key}: {value!r} is not of the kind {declared}.")
+            raise ConfigError(f"model.{key}: {brief(value)} is not of the kind {declared}.")
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -212,5 +216,5 @@ def _fits(value: Any, kind: Any) -> bool:
         each = of[:1] * len(value) if of[-1] is Ellipsis else of
         return all(map(_fits, value, each))
     if kind in (int, float):
-        return isinstance(value, int | kind) and not isinstance(value, bool)
+        return isinstance(value, int | kind) and not isinstance(value, bool) and abs(value) < _LARGEST
     return kind is Any or isinstance(value, kind if isinstance(kind, type) else object)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from omegaconf import MISSING
 
-from sam_spl.config import require, require_choice
+from sam_spl.config import LARGEST_SIDE, SMALLEST_SIDE, require, require_choice, require_folder
 from sam_spl.errors import ConfigError
+from sam_spl.foreign import brief
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 RANGES = ("auto", "full", "minmax", "percentile")
@@ -59,6 +61,7 @@ class PredictConfig:
         inside = self.threshold is None or 0 <= self.threshold < 1
         require(inside, "threshold", self.threshold, "give a number from 0 to below 1")
         require(self.max_megapixels > 0, "max_megapixels", self.max_megapixels, "must be above 0")
+        require_folder(self.output, "output")
         side(self.image_size, "image_size")
         side(self.tile, "tile")
 
@@ -73,6 +76,9 @@ def side(text: str, key: str) -> int | Literal["auto"] | None:
         return "auto"
     if text.lower() in ("none", "null"):
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < 32:
-        raise ConfigError(f"{key}: {text} is not valid, give auto, none or a number of pixels from 32.")
-    return int(text)
+    if re.fullmatch(r"[0-9]{2,4}", text) and SMALLEST_SIDE <= int(text) <= LARGEST_SIDE:
+        return int(text)
+    raise ConfigError(
+        f"{key}: {brief(text, quoted=False)} is not valid, give auto, none or a number of pixels from "
+        f"{SMALLEST_SIDE} to {LARGEST_SIDE}."
+    )

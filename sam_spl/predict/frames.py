@@ -141,15 +141,15 @@ def _read_images(source: Source, how: str, megapixels: float) -> Iterator[Frame]
         raise InputError(f"is animated ({len(pages)} frames). Save them as images or as a video")
     with _decoding("image"):
         try:
-            image, rule = to_unit(upright(_stored(path), turned), how)
+            image, rule = to_unit(upright(_stored(path, megapixels * 1e6), turned), how)
         except InputError as error:  # callers say the name
             raise InputError(str(error).removeprefix("image: ").replace(f"{path} ", "", 1)) from error
     yield Frame(source.name, None, image, path, rule)
 
 
-def _stored(path: Path) -> NDArray[Any]:
+def _stored(path: Path, most: float) -> NDArray[Any]:
     """The values of an image file: as data sets have it for 8 and 16 bits, other types as they are."""
-    stored = decode(path)
+    stored = decode(path, most)
     if stored.dtype in (np.uint8, np.uint16):
         return read_image(path, stored)
     return stored[..., 2::-1] if stored.ndim == 3 else stored

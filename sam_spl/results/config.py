@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from sam_spl.config import require, require_choice
+from sam_spl.config import is_name, require, require_choice, require_resamples, require_side
 from sam_spl.data.config import check_pattern
+from sam_spl.foreign import brief
 
 Names = list[str]  # in the class below ``list`` is a key
 
@@ -38,7 +40,9 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         check_pattern("group", self.group)
         require_choice(self.empty, "empty", (None, "one", "zero", "skip"))
-        require(self.image_size > 0, "image_size", self.image_size, "give a number of pixels")
-        require(self.bootstrap >= 0, "bootstrap", self.bootstrap, "give a number of resamples, or 0")
-        require(self.fa_budget > 0, "fa_budget", self.fa_budget, "must be above 0")
-        require(self.scale is None or self.scale > 0, "scale", self.scale, "must be above 0")
+        name = self.name
+        require(name is None or is_name(name), "name", brief(name), "give a name that can be a folder's")
+        require_side(self.image_size, "image_size", least=1)
+        require_resamples(self.bootstrap)
+        require(0 < self.fa_budget < math.inf, "fa_budget", self.fa_budget, "must be above 0")
+        require(self.scale is None or 0 < self.scale < math.inf, "scale", self.scale, "must be above 0")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from sam_spl.data.reading import decode
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.files import atomic
+from sam_spl.foreign import brief, require_regular
 
 Prob = NDArray[np.floating[Any]]
 
 SUFFIXES = (".png", ".npy", ".mat", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
 FORMS = ("npy", "png", "mat")
+_MOST_VALUES = 8192 * 8192  # of a map, as of an image of a data set
 _ENDINGS = ("", "_pred", "_Pred", "_prediction", "_prob", "_pixels0")
 
 
@@ -62,7 +65,7 @@ def find_predictions(folder: Path) -> dict[str, Path]:
 def full_scale(paths: Iterable[Path]) -> float:
     """What stands for one in image files: 255, or 1 where no file of all has a larger value."""
     largest = max(
-        (int(decode(path).max()) for path in paths if path.suffix.lower() not in (".npy", ".mat")), default=0
+        (int(_stored(path).max()) for path in paths if path.suffix.lower() not in (".npy", ".mat")), default=0
     )
     return 1.0 if largest <= 1 else 255.0 if largest <= 255 else 65535.0
 
@@ -82,7 +85,7 @@ def read_prediction(path: Path, *, scale: float, logits: bool = False) -> Prob:
     if suffix in (".npy", ".mat"):
         values = _array(path)
     else:
-        stored = decode(path)
+        stored = _stored(path)
         values = (stored if stored.ndim == 2 else stored[..., :3].max(-1)).astype(np.float64) / scale
     if not np.isfinite(values).all():
         raise InputError(
@@ -100,28 +103,21 @@ def read_prediction(path: Path, *, scale: float, logits: bool = False) -> Prob:
     return values.astype(np.float64) if values.dtype == bool else values
 
 
+def _stored(path: Path) -> NDArray[Any]:
+    stored = decode(path)
+    if stored.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path} holds {stored.dtype} values. Save it with 8 or 16 bits, or as NPY.")
+    return stored
+
+
 def _array(path: Path) -> NDArray[Any]:
     try:
-        if path.suffix.lower() == ".npy":
-            values = np.load(path, allow_pickle=False)
-        else:
-            from scipy.io import loadmat
-
-            content: Mapping[str, Any] = loadmat(path)
-            maps = {
-                key: value
-                for key, value in content.items()
-                if not key.startswith("__") and np.ndim(value) == 2
-            }
-            if len(maps) != 1:
-                raise InputError(
-                    f"{path} holds {len(maps)} two-dimensional variables ({', '.join(maps)}); one is needed."
-                )
-            values = next(iter(maps.values()))
-    except (OSError, ValueError, EOFError, NotImplementedError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:120]}.") from error
+        require_regular(path)
+        values = _read_npy(path) if path.suffix.lower() == ".npy" else _read_mat(path)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file makes NumPy or SciPy raise
+        raise InputError(f"cannot read {path}: {brief(error, 120, quoted=False)}.") from error
     while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):  # of a batch, of channels
         values = values[0] if values.shape[0] == 1 else values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "buif":
@@ -130,3 +126,30 @@ def _array(path: Path) -> NDArray[Any]:
             "needed."
         )
     return values if values.dtype.kind == "f" else values.astype(np.float64)
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    """Mapped at first: its header may state more values than the file holds."""
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(values, np.ndarray):
+        raise ValueError("an archive of arrays")
+    _check_size(values.shape)
+    return np.array(values)
+
+
+def _read_mat(path: Path) -> NDArray[Any]:
+    from scipy.io import loadmat, whosmat
+
+    maps = {name: shape for name, shape, _ in whosmat(path) if len(shape) == 2}
+    if len(maps) != 1:
+        names = brief(", ".join(maps), quoted=False)
+        raise InputError(f"{path} holds {len(maps)} two-dimensional variables ({names}); one is needed.")
+    (name,) = maps
+    _check_size(maps[name])
+    values: NDArray[Any] = loadmat(path, variable_names=[name])[name]
+    return values
+
+
+def _check_size(shape: Sequence[int]) -> None:
+    if math.prod(shape) > _MOST_VALUES:
+        raise ValueError(f"{'x'.join(map(str, shape))} values are too many")

@@ -94,9 +94,11 @@ def pair_files(
         )
     files = Files.of(found, stored)
     if list_file is not None:
-        if not list_file.is_file():
+        if not list_file.exists():
             raise InputError(f"--list: no file {list_file}.")
         listed = {line: files.image_name(line) for line in read_list(list_file)}
+        if not listed:
+            raise InputError(f"--list: {list_file} is empty.")
         if absent := [line for line, name in listed.items() if name is None]:
             raise InputError(
                 f"{predictions} lacks {len(absent)} of the {len(listed)} predictions that {list_file} names, "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sam_spl.config import LARGEST_SIDE, SMALLEST_SIDE
 from sam_spl.errors import InputError
+from sam_spl.foreign import brief
 from sam_spl.resize import RULES
 
 
@@ -42,7 +43,7 @@ def check_description(content: Any, path: Path) -> dict[str, Any]:
         try:
             json.dumps(value, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            require(False, f"{_shown(key)} is not JSON ({error})")
+            require(False, f"{_shown(key)} is not JSON ({_shown(error)})")
     for key, (holds, needed) in _RULES.items():
         if key in content:
             require(holds(content[key]), f"{key} is {_shown(content[key])}, which needs to be {needed}")
@@ -53,8 +54,12 @@ def check_description(content: Any, path: Path) -> dict[str, Any]:
     return content
 
 
+_LONGEST = 10_000  # characters of a text, which commands print
+_UNIT = 10**6  # above means and spreads, and below one over the smallest spread
+
+
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
 
 def _is_table(value: Any) -> bool:
@@ -91,11 +96,11 @@ def _is_table_of_text(value: Any) -> bool:
 def _are_numbers(value: Any) -> bool:
     if not isinstance(value, list | tuple) or not value:
         return False
-    return all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value)
+    return all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= _UNIT for x in value)
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and len(value) <= _LONGEST
 
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -103,12 +108,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "arguments": (_is_table, "a table of names and values"),
     "in_channels": (_is_count, "a number of channels"),
     "mean": (_are_numbers, "a list of numbers"),
-    "std": (lambda value: _are_numbers(value) and min(value) > 0, "a list of numbers above 0"),
+    "std": (lambda value: _are_numbers(value) and min(value) >= 1 / _UNIT, "a list of numbers above 0"),
     "image_size": (
-        lambda value: value is None or (_is_count(value) and value >= 32),  # as training has it
-        "a whole number of pixels, at least 32, or null",
+        lambda value: value is None or (_is_count(value) and SMALLEST_SIDE <= value <= LARGEST_SIDE),
+        f"a whole number of pixels from {SMALLEST_SIDE} to {LARGEST_SIDE}, as training has it, or null",
     ),
-    "resize": (lambda value: value in RULES, f"one of {', '.join(RULES)}"),
+    "resize": (lambda value: _is_text(value) and value in RULES, f"one of {', '.join(RULES)}"),
     "trained_on": (
         lambda value: value is None or _is_origin(value),
         "a table, its dataset, lists and fingerprint text, its sets a table of text, its samples tables of "
@@ -130,5 +135,7 @@ _PARTNERS = (("model", "arguments"), ("arguments", "model"), ("mean", "std"), ("
 
 
 def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    try:
+        return brief(value)
+    except RecursionError:  # a table in tables by the thousand
+        return "nested too deeply"

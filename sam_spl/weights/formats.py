@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ from torch import Tensor
 from sam_spl.config import weights_folder
 from sam_spl.errors import InputError
 from sam_spl.files import atomic
+from sam_spl.foreign import brief, require_regular
 from sam_spl.models.published import Published
 from sam_spl.weights.description import check_description
 from sam_spl.weights.published import identify, published_file
 
 #: Marks a ``.pt`` file of ours, and the version of its layout.
 FORMAT = "sam_spl/1"
+_MOST_REPEATED = 2**20  # values of a tensor whose elements may share their memory
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,11 @@ def read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # on pickle protocols, before it refuses them
+            check_archive(path)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, AttributeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except Exception as error:  # whatever a damaged file makes its readers raise
         if isinstance(error, pickle.UnpicklingError) and (
             "global" in str(error).lower() or _is_bare_pickle(path)
         ):
@@ -170,8 +176,6 @@ def read_torch(path: Path) -> Any:
         raise InputError(
             f"{path}: damaged, truncated or not a weights file. Fetch or save it again."
         ) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
 
 def save_torch(content: Any, path: Path) -> None:
@@ -272,7 +276,18 @@ def _check_tensors(path: Path, state: Any) -> None:
             f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict."
         )
     if not all(isinstance(value, Tensor) and not value.is_nested for value in state.values()):
-        raise InputError(f"{path}: holds no plain state dict (first keys: {', '.join(list(state)[:4])}).")
+        first = brief(", ".join(list(state)[:4]), quoted=False)
+        raise InputError(f"{path}: holds no plain state dict (first keys: {first}).")
+    for name, value in state.items():
+        if _repeats(value):
+            raise InputError(f"{path}: {brief(name)} states more values than the file holds. Save it again.")
+
+
+def _repeats(value: Tensor) -> bool:
+    """Whether many of a tensor's elements share their memory: a small file can state any number of them."""
+    if value.layout != torch.strided or value.is_meta or value.numel() <= _MOST_REPEATED:
+        return False
+    return value.numel() * value.element_size() > value.untyped_storage().nbytes()
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
@@ -295,6 +310,20 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
             "again."
         ) from error
     return state, check_description(description, path)
+
+
+def check_archive(path: Path) -> None:
+    """Refuse an archive that holds more than its size: ``torch.save`` compresses nothing.
+
+    Raises:
+        ValueError: it does.
+        OSError: it is no regular file.
+    """
+    require_regular(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise ValueError("compressed")
 
 
 def _is_bare_pickle(path: Path) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam_spl.errors import ConfigError, InputError, nearest
+from sam_spl.errors import ConfigError, InputError, UserError, nearest
+from sam_spl.foreign import brief
 from sam_spl.models.hiera import SAM2_PREFIX
 from sam_spl.models.registry import (
     as_lists,
@@ -27,6 +28,7 @@ from sam_spl.weights.published import UNUSED, declared, stated_arguments
 
 log = logging.getLogger(__name__)
 
+_FEW = 4  # misfits that a message lists
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -101,7 +103,7 @@ def load_model(
     try:
         cls = cls or network_class(name)
         arguments = _complete(weights, cls, description["arguments"], given)
-        model = build_model(name if network is None else network, **arguments)
+        model = _built(weights, name, arguments) if network is None else build_model(network, **arguments)
     except ConfigError as error:
         raise InputError(
             f"{weights.path}: its description does not fit this version ({error}). Is its "
@@ -120,27 +122,56 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     Floating values may have 16, 32 or 64 bits, and are finite in the model's own.
     """
     own = module.state_dict()
-    mistyped = {name: why for name, value in state.items() if (why := _mistyped(value, own.get(name)))}
+    mistyped = _mistypes(own, state)
     state = {name: value for name, value in state.items() if not name.startswith(UNUSED)}
-    problems = [
-        *(f"missing     {name} {tuple(own[name].shape)}" for name in own if name not in state),
-        *(f"unexpected  {name} {tuple(state[name].shape)}" for name in state if name not in own),
+    _refuse([*_misfits(own, state), *mistyped], source)
+    module.load_state_dict(state)
+
+
+def _misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """The names that one side lacks, and those of another shape."""
+    return [
+        *(f"missing {name} {tuple(own[name].shape)}" for name in own if name not in state),
+        *(f"unexpected {name} {tuple(state[name].shape)}" for name in state if name not in own),
         *(
-            f"misshapen   {name} {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
+            f"misshapen {name} {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
             for name in own
             if name in state and own[name].shape != state[name].shape
         ),
-        *(f"mistyped    {name} {why}" for name, why in mistyped.items()),
     ]
+
+
+def _refuse(problems: list[str], source: str | Path) -> None:
     if problems:
-        shown = "\n  ".join(
-            problems[:12] + ([f"... and {len(problems) - 12} more"] if len(problems) > 12 else [])
-        )
+        more = f"; and {len(problems) - _FEW} more" if len(problems) > _FEW else ""
+        shown = "; ".join(brief(problem, 100, quoted=False) for problem in problems[:_FEW])
         raise InputError(
             f"{source}: these weights do not fit this model (another variant? other switches? damaged?), "
-            f"nothing was loaded:\n  {shown}"
+            f"nothing was loaded: {shown}{more}"
         )
-    module.load_state_dict(state)
+
+
+def _built(weights: Weights, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network that a file states; whether its weights fit is looked at before that takes any memory.
+
+    Raises:
+        InputError: they do not, or the network cannot be built from what the file states.
+        ConfigError: as :func:`~sam_spl.models.registry.build_model`.
+    """
+    state = {key: value for key, value in weights.state.items() if not key.startswith(UNUSED)}
+    try:
+        with torch.device("meta"):
+            own = build_model(name, **arguments).state_dict()
+        if problems := _misfits(own, state):
+            _refuse([*problems, *_mistypes(own, weights.state)], weights.path)
+        return build_model(name, **arguments)
+    except UserError:
+        raise
+    except Exception as error:  # whatever arguments of any value raise
+        raise InputError(
+            f"{weights.path}: its description is malformed: {name} cannot be built from its arguments "
+            f"({brief(error, 120, quoted=False)}). Save or fetch the file again."
+        ) from error
 
 
 def freeze_unless_told(model: nn.Module) -> None:
@@ -148,6 +179,12 @@ def freeze_unless_told(model: nn.Module) -> None:
     arguments = getattr(model, "built_from", {}).get("arguments", {})
     if arguments.get("freeze_trunk", False) is None:
         freeze_trunk(model)
+
+
+def _mistypes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """The tensors that cannot be copied as they are, and why."""
+    found = ((name, _mistyped(value, own.get(name))) for name, value in state.items())
+    return [f"mistyped {name} {why}" for name, why in found if why]
 
 
 def _mistyped(value: Tensor, own: Tensor | None) -> str | None:

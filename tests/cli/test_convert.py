@@ -53,6 +53,7 @@ def test_a_converted_file_states_the_input_of_the_set_or_of_the_options(
         ({"mean": [0.4]}, r"mean, std: \[0\.4\] and None are not valid, give both"),
         ({"mean": [0.4], "std": [0.0]}, "std above 0"),
         ({"mean": [0.4, 0.4], "std": [0.1]}, "as many values"),
+        ({"mean": [float("nan")], "std": [0.2]}, "mean, std: .* are not valid"),
         ({"image_size": 0}, "image_size: 0 is not valid, must be at least 32 pixels"),
         ({"train_size": 8}, "train_size: 8 is not valid"),
         ({"to": "theirs"}, "to: theirs is not valid, choose one of auto, ours, published"),
@@ -63,13 +64,10 @@ def test_options_that_no_network_can_have_are_refused(options, message):
         ConvertConfig("a.pth", "b.pt", **options)
 
 
-@pytest.mark.parametrize("values", [[0.4, 0.4], [float("nan")]])
-def test_a_normalisation_that_the_network_cannot_have_leaves_no_file(tmp_path, values):
+def test_a_normalisation_that_the_network_cannot_have_leaves_no_file(tmp_path):
     torch.save(golden_state("t"), tmp_path / "a.pth")
-    config = ConvertConfig(
-        str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), mean=values, std=[0.2] * len(values)
-    )
-    with pytest.raises((ConfigError, InputError), match=r"has 3 channel|'mean' is not JSON"):
+    config = ConvertConfig(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), mean=[0.4, 0.4], std=[0.2, 0.2])
+    with pytest.raises(ConfigError, match="has 3 channel"):
         convert(config)
     assert not (tmp_path / "b.pt").exists()
 

@@ -266,6 +266,14 @@ def test_every_combination_of_a_sweep_is_a_job():
     ]
 
 
+def test_a_sweep_has_at_most_1000_jobs():
+    ten = ",".join(map(str, range(10)))
+    three = [f"optimizer.args.{key}={ten}" for key in "abc"]
+    assert len(_named("train", three, multirun=True)) == 1000
+    with pytest.raises(ConfigError, match=r"optimizer\.args\.a \(10\), .*make 2000 jobs.* at most 1000"):
+        _named("train", [*three, "seed=1,2"], multirun=True)
+
+
 @pytest.mark.parametrize("words", [["dataset=[]"], ["dataset=[,]"], ["dataset=[sirst,SIRST]"]])
 def test_unions_of_nothing_and_of_one_set_twice_are_refused(words):
     with pytest.raises(ConfigError, match="dataset: "):

@@ -67,6 +67,15 @@ def test_one_failing_run_leaves_the_others_alone(sets, tmp_path, capsys):
     assert (tmp_path / "sirst" / "best.safetensors").is_file()
 
 
+def test_a_failing_run_says_why_in_one_short_line(tmp_path, capsys):
+    data = f"{tmp_path}/{'x' * 90}\x1b\n" * 9
+    with pytest.raises(SystemExit):
+        run(["test", f"weights=[{data},b]", "dataset=synthetic", "device=cpu", f"--save_dir={tmp_path}"])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("error: ") and line.isprintable() for line in lines)
+
+
 def test_a_union_trains_and_is_tested_on_each_set_and_on_itself(sets, tmp_path, capsys):
     save = tmp_path / "u"
     words = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -39,6 +40,15 @@ def rows(folder: Path) -> list[dict]:
 
 def state(folder: Path) -> dict:
     return torch.load(folder / "last.pt", weights_only=True)
+
+
+def same(a, b) -> bool:
+    """Whether two values, tables or lists of tensors and numbers are equal."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 def failure(words: list, capsys) -> tuple[int, str]:
@@ -214,6 +224,60 @@ def test_a_state_of_something_else_is_told_of_in_one_line(spoil, copy, capsys):
     torch.save(content, copy / "last.pt")
     code, error = failure(["--resume", copy, "trainer.epochs=3"], capsys)
     assert (code, "does not fit the network and the optimizer that it names" in error) == (1, True)
+
+
+def _spoilt_moments(content):
+    first = next(iter(content["optimizer"]["state"].values()))
+    first.clear()
+    first["exp_avg"] = "x"
+
+
+_BEYOND = 10**400  # an integer that no float holds
+#: What is spoilt -> how, and what the one line names.
+_SPOILT = {
+    "moments": (_spoilt_moments, "does not fit the network and the optimizer"),
+    "lr_scale": (
+        lambda c: c["optimizer"]["param_groups"][0].update(lr_scale="x"),
+        "does not fit the network",
+    ),
+    "figure": (lambda c: c["history"][0].update(iou=_BEYOND), "history is missing or malformed"),
+    "infinite": (lambda c: c["history"][0].update(loss=math.inf), "history is missing or malformed"),
+    "epochs": (lambda c: c.update(epoch=_BEYOND), "epoch, ema_updates or processes"),
+    "best": (lambda c: c.update(best=math.nan), "best is missing or malformed"),
+    "scale": (lambda c: c.update(scaler={"scale": "x"}), "scaler is missing or malformed"),
+    "negative": (lambda c: c["within"].update(seen=-1), "within is missing or malformed"),
+    "timeless": (lambda c: c["within"].update(step=1, seconds=0.0), "within is missing or malformed"),
+}
+
+
+@pytest.mark.parametrize("spoilt", list(_SPOILT))
+def test_values_that_no_run_writes_are_refused_before_training(spoilt, copy, capsys):
+    spoil, said = _SPOILT[spoilt]
+    content = state(copy)
+    spoil(content)
+    torch.save(content, copy / "last.pt")
+    code, error = failure(["--resume", copy, "trainer.epochs=3"], capsys)
+    assert code == 1
+    assert said in error
+
+
+def test_a_negative_loss_of_ones_own_is_no_fault_of_the_file(copy):
+    content = state(copy)
+    content["within"] |= {"total": -3.5}
+    torch.save(content, copy / "last.pt")
+    assert read_saved(copy).state["within"]["total"] == -3.5
+
+
+@pytest.mark.parametrize("name", ["adan", "adamw", "sgd", "muon", "lookahead_radam", "adafactor"])
+def test_the_step_that_tries_an_optimizers_state_leaves_nothing(name, tmp_path):
+    words = [*SMALL, "recipe=scratch", f"optimizer.name={name}", "optimizer.args={}"]
+    train([*words, f"save_dir={tmp_path / 'a'}", "trainer.epochs=1"])
+    train([*words, f"save_dir={tmp_path / 'b'}", "trainer.epochs=1"])
+    train(["--resume", tmp_path / "b", f"save_dir={tmp_path / 'c'}"])  # nothing is left to train
+    one, other = state(tmp_path / "a"), state(tmp_path / "c")
+    for key in ("model", "optimizer", "rng", "ema"):
+        assert one[key] is not None or key == "ema"
+        assert same(one[key], other[key]), key
 
 
 @pytest.mark.parametrize("torn", ["", '{"epoch": 1, "lo', '{"epoch": 1, "loss": 1.0}\n{"epo', None])

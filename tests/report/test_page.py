@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -76,7 +78,10 @@ def _browse(path: Path, script: str = "") -> tuple[str, str]:
     if not CHROMIUM:
         pytest.skip("no Chromium on this machine")
     acted = path.with_name("acted.html")
-    acted.write_text(path.read_text() + f"<script>addEventListener('load', () => {{ {script} }});</script>")
+    added = f"addEventListener('load', () => {{ {script} }});"
+    digest = base64.b64encode(hashlib.sha256(added.encode()).digest()).decode()
+    text = path.read_text().replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
+    acted.write_text(f"{text}<script>{added}</script>")
     flags = [
         "--headless",
         "--no-sandbox",
@@ -182,3 +187,35 @@ def test_in_a_browser_the_gallery_is_filtered_and_sorted(page, predicted, kind):
     assert f'<b id="count">{sum(fits)} of {len(NAMES)}</b>' in dom
     shown = re.findall(r'<div class="card">\s*<h3>(image_\d)', dom)
     assert shown == [name for name, fit in zip(NAMES[:7], fits[:7], strict=True) if fit]
+
+
+def test_the_page_runs_nothing_but_its_own_script(page, tmp_path):
+    """Neither what an image is named, nor a script or a handler that somebody puts into the file."""
+    done = "document.title = 'run'"
+    text = page[0].read_text()
+    planted = f'<script>{done}</script><img src=x onerror="{done}"><svg onload="{done}"></svg>'
+    (tmp_path / "planted.html").write_text(text.replace('<div id="gallery">', f'{planted}<div id="gallery">'))
+    dom, said = _browse(tmp_path / "planted.html")
+    assert "<title>a network on a set</title>" in dom  # and its own script has run
+    assert said.count("Content Security Policy") >= 2
+
+
+def test_an_image_may_be_named_like_a_tag(predicted, page, tmp_path):
+    samples, probs = predicted
+    name = "<img src=x onerror=document.title='run'></script><b id=bold>"
+    counts = counts_of(samples, probs)
+    write_report(
+        tmp_path / "named.html",
+        page[1],
+        counts,
+        title=name,
+        about=[(name, name)],
+        order=worst(counts),
+        sample=lambda k: samples[k]._replace(name=name),
+    )
+    text = (tmp_path / "named.html").read_text()
+    assert name not in text and text.count("</script>") == 2
+    dom, said = _browse(
+        tmp_path / "named.html", "document.body.dataset.bold = !!document.getElementById('bold')"
+    )
+    assert "&lt;img src=x onerror=" in dom and 'data-bold="false"' in dom and not said
