@@ -50,9 +50,9 @@ def _load_fill() -> ModuleType:
 fill = _load_fill()
 
 
-def golden_state(variant: str) -> dict[str, torch.Tensor]:
-    """The golden weights of a SAM-SPL variant, under the published names."""
-    manifest = json.loads((GOLDEN / f"sam_spl_{variant}_manifest.json").read_text())
+def golden_state(case: str) -> dict[str, torch.Tensor]:
+    """The golden weights of a network, under the published names."""
+    manifest = json.loads((GOLDEN / f"{case}_manifest.json").read_text())
     return {
         name: torch.from_numpy(np.asarray(fill.parameter(name, tuple(shape))))
         for name, (shape, _) in manifest.items()

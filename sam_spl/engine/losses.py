@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class SegmentationLoss(nn.Module):
             large one.
 
     Shape:
-        - logits: list of (B, 1, H, W)
+        - logits: list of (B, 1, H, W), or coarser ones (:func:`mask_of_size`)
         - mask: (B, 1, H, W) in {0, 1}
         - returns: scalar, in float32 at least
     """
@@ -46,11 +46,11 @@ class SegmentationLoss(nn.Module):
     def forward(self, logits: list[Tensor], mask: Tensor) -> Tensor:
         loss = mask.new_zeros(())
         for x in logits:
-            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            x, y = _in_float32(x), mask_of_size(mask, x.shape[-2:])
             if self.bce:
-                loss = loss + self.bce * F.binary_cross_entropy_with_logits(x, mask)
+                loss = loss + self.bce * F.binary_cross_entropy_with_logits(x, y)
             if self.iou:
-                loss = loss + self.iou * soft_iou_loss(x.sigmoid(), mask, over=self.iou_over)
+                loss = loss + self.iou * soft_iou_loss(x.sigmoid(), y, over=self.iou_over)
         return loss
 
 
@@ -62,6 +62,30 @@ def soft_iou_loss(prob: Tensor, mask: Tensor, *, over: str) -> Tensor:
         intersection, both = sum_of_processes(torch.stack([intersection, both]))
     union = both - intersection
     return (1 - (intersection + 1) / (union + 1)).mean()
+
+
+def mask_of_size(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """The mask for a logit map of the image's size, or of a half, a quarter, ... of it, rounded up.
+
+    A pixel of the coarser mask is target where one of its 2x2 pixels is, so no target is lost.
+
+    Raises:
+        ConfigError: a map of another size.
+    """
+    made = mask
+    while made.shape[-2:] != tuple(size):
+        if min(made.shape[-2:]) < 2:
+            raise ConfigError(
+                f"loss: a map of the network is {tuple(size)}, for images {tuple(mask.shape[-2:])}. "
+                "Its sides have to be the image's, or halves, quarters, ... of them, rounded up."
+            )
+        made = F.max_pool2d(made, 2, ceil_mode=True)
+    return made
+
+
+def _in_float32(x: Tensor) -> Tensor:
+    """Float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 #: Losses by name: called with ``loss.arguments``, each gives a function of (list of logit maps, mask).

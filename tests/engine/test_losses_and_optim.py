@@ -9,7 +9,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from sam_spl.engine.config import LossConfig, OptimizerConfig
-from sam_spl.engine.losses import SegmentationLoss, build_loss, soft_iou_loss
+from sam_spl.engine.losses import SegmentationLoss, build_loss, mask_of_size, soft_iou_loss
 from sam_spl.engine.optim import Average, build_optimizer, learning_rate, set_learning_rate
 from sam_spl.errors import ConfigError
 
@@ -42,6 +42,25 @@ def test_losses_are_computed_in_float32_under_autocast():
     assert loss.item() == pytest.approx(
         math.log1p(math.exp(-9)) + 1 - 1 / (4096 / (1 + math.exp(9)) + 1), rel=1e-4
     )
+
+
+def test_a_coarser_map_is_compared_with_a_mask_that_keeps_every_target():
+    mask = torch.zeros(1, 1, 5, 6)
+    mask[0, 0, 4, 3] = mask[0, 0, 1, 1] = 1  # the last row is alone in its pairs
+    half = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 1, 0]])
+    assert torch.equal(mask_of_size(mask, (3, 3))[0, 0], half)
+    assert torch.equal(mask_of_size(mask, (2, 2))[0, 0], torch.tensor([[1.0, 0], [1, 0]]))
+    assert mask_of_size(mask, (5, 6)) is mask
+    fine, coarse = torch.randn(1, 1, 5, 6), torch.randn(1, 1, 3, 3)
+    loss = SegmentationLoss(bce=1, iou=1)
+    both = loss([fine], mask) + loss([coarse], half[None, None])
+    torch.testing.assert_close(loss([fine, coarse], mask), both)
+
+
+@pytest.mark.parametrize("size", [(2, 3), (6, 6), (10, 12), (0, 0)])
+def test_a_map_of_another_size_is_refused(size):
+    with pytest.raises(ConfigError, match=rf"\({size[0]}, {size[1]}\), for images \(5, 6\)"):
+        mask_of_size(torch.zeros(1, 1, 5, 6), size)
 
 
 @pytest.mark.parametrize(
