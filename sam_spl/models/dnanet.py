@@ -40,7 +40,7 @@ class DNANet(nn.Module):
     """Segment small infrared targets on a grid of nested U-Nets, with deep supervision; trained from scratch.
 
     Node x_{i,j}, on level i at stride 2^i in column j, sees all nodes before it on its level, the one before
-    it a level below, enlarged, and the one of its column a level above, halved (section III-B).
+    it a level below, enlarged, and the one of its column a level above, halved.
 
     Args:
         blocks: residual blocks of a node on levels 1 to 4: (2, 2, 2, 2) is the published "ResNet-18",
