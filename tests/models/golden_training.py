@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -71,3 +72,45 @@ def assert_trains_as_published(
         if name not in left_out:
             rel = 1e-6 if name.endswith(noisy) else 1e-9
             assert norms[name] == pytest.approx(norm, rel=rel), name
+
+
+def published_steps(
+    model: torch.nn.Module,
+    case: str,
+    shape: tuple[int, int],
+    *,
+    device: str,
+    loss: torch.nn.Module,
+    optimizer: Any,
+) -> Iterator[tuple[float, dict[str, float], dict[str, float]]]:
+    """Train on a golden case step by step, in float64.
+
+    Args:
+        model: with the golden weights.
+        case: of ``tests/golden/CASE_train.json``.
+        shape: number of images, and their side in pixels.
+        device: to train on.
+        loss: of (logits, mask).
+        optimizer: its configuration.
+
+    Yields:
+        The loss before each step, the norms of its gradients, and the norms of parameters and buffers after
+        it, under published names.
+    """
+    count, size = shape
+    image = torch.from_numpy(fill.image(f"{case}/train", (count, model.in_channels, size, size)))
+    mask = torch.from_numpy(fill.mask(f"{case}/train", (count, 1, size, size)))
+    image, mask = image.to(device).double(), mask.to(device).double()
+    model.to(device).double().train()
+    steps = build_optimizer(model, optimizer)
+
+    def norms(tensors: dict[str, torch.Tensor]) -> dict[str, float]:
+        return {name: x.double().norm().item() for name, x in to_published(tensors, model.published).items()}
+
+    for _ in range(4):
+        value = loss(model(image), mask)
+        steps.zero_grad()
+        value.backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        steps.step()
+        yield value.item(), norms(gradients), norms(model.state_dict())
