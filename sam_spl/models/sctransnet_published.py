@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam_spl.models.published import Published, State
+from sam_spl.models.published import BASICIRSTD, Published, State
 
 _WIDTHS = (32, 64, 128, 256)
 _BLOCKS = 4
@@ -92,6 +92,7 @@ SCTRANSNET = Published(
     marks=("inc.0.", "mtc.", "up_decoder1."),
     own_mark="transformer.back.0.norm.weight",
     describe=_describe,
+    normalisation=BASICIRSTD,
     prefix="model.",
     unused=_unused,
     wrap=lambda named: {"epoch": 0, "state_dict": named, "total_loss": 0.0},

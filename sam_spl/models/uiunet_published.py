@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sam_spl.models.published import Published, State
+from sam_spl.models.published import BASICIRSTD, Published, State
 
 #: Levels of each stage, which published names number from 1.
 _DEPTHS = {"1": 7, "2": 6, "3": 5, "4": 4, "5": 4, "6": 4, "5d": 4, "4d": 4, "3d": 5, "2d": 6, "1d": 7}
@@ -21,7 +21,6 @@ _FUSION = (
     ("squeeze", "bottomup"),
     ("out", "post"),
 )
-_PREFIX = "model."  # of BasicIRSTD's names
 _FIRST = "stages.1.entry.0.weight"  # (64, channels of the image, 3, 3)
 
 
@@ -52,9 +51,10 @@ def _describe(state: State) -> dict[str, Any]:
 
 def _wrap(named: dict[str, Tensor]) -> dict[str, Any]:
     """The authors' files are bare, BasicIRSTD's a checkpoint with prefixed names."""
-    if named[f"{_PREFIX}stage1.rebnconvin.conv_s1.weight"].shape[1] == 1:
-        return {"epoch": 0, "state_dict": named, "total_loss": 0.0}
-    return {name.removeprefix(_PREFIX): value for name, value in named.items()}
+    if named["stage1.rebnconvin.conv_s1.weight"].shape[1] == 3:
+        return named
+    prefixed = {f"model.{name}": value for name, value in named.items()}
+    return {"epoch": 0, "state_dict": prefixed, "total_loss": 0.0}
 
 
 UIUNET = Published(
@@ -71,6 +71,6 @@ UIUNET = Published(
     marks=("stage1.rebnconvin.", "fuse5.topdown.", "outconv."),
     own_mark=_FIRST,
     describe=_describe,
-    prefix=_PREFIX,
+    normalisation=BASICIRSTD,
     wrap=_wrap,
 )

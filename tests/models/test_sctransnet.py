@@ -9,11 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sam_spl.data.known import IMAGENET_MEAN, dataset_file
 from sam_spl.engine.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
 from sam_spl.models.registry import build_model
 from sam_spl.models.sctransnet import SCTransNet, attend
 from sam_spl.models.sctransnet_published import SCTRANSNET
+from sam_spl.predict.predictor import load_network
 from sam_spl.weights.formats import read_weights, save_weights
 from sam_spl.weights.loading import load_model, load_strict
 from sam_spl.weights.published import from_published, to_published
@@ -181,3 +183,19 @@ def test_published_files_are_read_and_written_bit_exact(published, tmp_path):
     back = torch.load(tmp_path / "c.pth.tar", weights_only=True)["state_dict"]
     assert back.keys() == named.keys()
     assert all(torch.equal(back[name], named[name]) for name in named)
+
+
+def test_published_files_see_a_named_set_as_their_code_does(published, tmp_path, caplog):
+    torch.save({"state_dict": published}, tmp_path / "a.pth.tar")
+
+    def seen(settings):
+        description = load_network(tmp_path / "a.pth.tar", settings)[1]
+        return description["mean"], description["std"], description["image_size"]
+
+    sirst = [101.06385040283203 / 255], [34.619606018066406 / 255], None
+    assert seen(dataset_file("NUAA-SIRST")) == seen(dataset_file("SIRST3")) == sirst
+    assert "taken as for SIRST: mean [0.39632" in caplog.messages[0]
+    assert seen(dataset_file("NUDT-SIRST-Sea"))[0] == [43.62403869628906 / 255]
+    assert seen({**dataset_file("SIRST"), "mean": [0.5], "std": [0.2]}) == ([0.5], [0.2], None)
+    assert seen(dataset_file("IRSTDID-SKY"))[0] == list(IMAGENET_MEAN)  # unknown to the published code
+    assert seen(None)[0] == list(IMAGENET_MEAN)
