@@ -34,6 +34,7 @@ class SCTransNet(nn.Module):
     """
 
     in_channels = 1
+    zero_padding = True
     published = SCTRANSNET
 
     def __init__(self, *, head_bias: float | None = None) -> None:
@@ -173,7 +174,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
     q, k, v = (x.flatten(2) for x in (queries, keys, values))  # (B, 480, h w)
     scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT / math.sqrt(_ALL)  # (B, 480, 480)
     normal = [F.layer_norm(one, one.shape[1:]) for one in scores.split(_WIDTHS, dim=1)]
-    attended = torch.cat(normal, dim=1).softmax(-1).to(v.dtype) @ v
+    attended = torch.cat(normal, dim=1).softmax(-1) @ v
     return attended.unflatten(2, queries.shape[-2:]).split(_WIDTHS, dim=1)
 
 

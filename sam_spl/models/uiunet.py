@@ -34,13 +34,12 @@ class UIUNet(nn.Module):
 
     Args:
         in_channels: 3 as the authors have it, grey images copied; 1 as BasicIRSTD has it.
-        pad_to: images are padded with zeros, right and bottom, to multiples of this. The network takes any
-            size, but padding changes its answer: BasicIRSTD tests at multiples of 32.
         head_bias: start value of all maps; None keeps PyTorch's initialisation. Targets cover one pixel in a
             thousand.
 
     Shape:
-        - image: (B, in_channels, H, W), normalised; any H and W; in training two images at least
+        - image: (B, in_channels, H, W), normalised; any H and W (padded with zeros, right and bottom, to
+          multiples of 32, as BasicIRSTD tests); in training two images at least
         - returns: seven logit maps (B, 1, H, W): the fused one, then those of g1 ... g5 and h6
 
     Raises:
@@ -49,17 +48,14 @@ class UIUNet(nn.Module):
 
     in_channels = 3
     smallest_batch = 2  # images of a training step
-    #: Arguments that change what weights mean and no tensor's shape. Each is an attribute too.
-    not_in_shapes = ("pad_to",)
+    zero_padding = True
     published = UIUNET
 
-    def __init__(self, *, in_channels: int = 3, pad_to: int = 1, head_bias: float | None = None) -> None:
+    def __init__(self, *, in_channels: int = 3, head_bias: float | None = None) -> None:
         super().__init__()
         if in_channels not in (1, 3):
             raise ConfigError(f"model.in_channels: {in_channels} is neither 1 nor 3")
-        if pad_to < 1:
-            raise ConfigError(f"model.pad_to: {pad_to} needs to be a number of pixels above 0")
-        self.in_channels, self.pad_to = in_channels, pad_to
+        self.in_channels = in_channels
         self.stages = nn.ModuleDict(
             {
                 name: _stage(depth, channels or in_channels, inside, out)
@@ -83,8 +79,11 @@ class UIUNet(nn.Module):
                 "to 2 or more, and so that no single image is left at the end of an epoch."
             )
         height, width = image.shape[-2:]
-        image = F.pad(image, (0, -width % self.pad_to, 0, -height % self.pad_to))
+        image = F.pad(image, (0, -width % 32, 0, -height % 32))
+        return [one[..., :height, :width] for one in self.maps_of(image)]
 
+    def maps_of(self, image: Tensor) -> list[Tensor]:
+        """The maps of an image of any size, as it is: padding changes them."""
         h = [self.stages["1"](image)]
         for level in "23456":
             h.append(self.stages[level](pool(h[-1])))
@@ -99,7 +98,7 @@ class UIUNet(nn.Module):
 
         sides = [side(g) for side, g in zip(self.sides, reversed(features), strict=True)]
         maps = [sides[0], *(enlarge(side, sides[0]) for side in sides[1:])]
-        return [one[..., :height, :width] for one in (self.out(torch.cat(maps, dim=1)), *maps)]
+        return [self.out(torch.cat(maps, dim=1)), *maps]
 
 
 class RSU(nn.Module):

@@ -41,12 +41,11 @@ def _describe(state: State) -> dict[str, Any]:
     The authors divide each image by its own maximum before (x - 0.485) / 0.229, and stretch each map to
     [0, 1] before a threshold of 0.22: neither is done here. BasicIRSTD's constants are of each data set.
     """
-    if state[_FIRST].shape[1] == 1:
-        arguments = {"in_channels": 1, "pad_to": 32}
-        return {"model": "uiunet", "arguments": arguments, "image_size": None, "resize": "pillow"}
-    arguments = {"in_channels": 3, "pad_to": 1}
-    seen = {"mean": [0.485], "std": [0.229], "image_size": 320, "resize": "opencv"}
-    return {"model": "uiunet", "arguments": arguments, **seen}
+    channels = state[_FIRST].shape[1]
+    seen: dict[str, Any] = {"image_size": None, "resize": "pillow"}
+    if channels == 3:
+        seen = {"mean": [0.485], "std": [0.229], "image_size": 320, "resize": "opencv"}
+    return {"model": "uiunet", "arguments": {"in_channels": channels}, **seen}
 
 
 def _wrap(named: dict[str, Tensor]) -> dict[str, Any]:

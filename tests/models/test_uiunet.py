@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from sam_spl.engine.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
@@ -16,7 +17,7 @@ from sam_spl.models.registry import build_model
 from sam_spl.models.uiunet import UIUNet
 from sam_spl.models.uiunet_published import UIUNET
 from sam_spl.weights.formats import read_weights, save_weights
-from sam_spl.weights.loading import load_model, load_strict, load_weights
+from sam_spl.weights.loading import load_model, load_strict
 from sam_spl.weights.published import from_published, to_published
 from tests.conftest import GOLDEN, fill, golden_state
 from tests.models.golden_training import published_steps
@@ -49,7 +50,7 @@ def test_maps_and_stages_equal_the_published_ones(golden, device, case, prefix, 
     image = torch.from_numpy(fill.image(f"uiunet/{case}", (1, 3, *size))).to(device)
     golden.to(device).eval()
     with torch.no_grad():
-        single = golden(image)
+        single = golden.maps_of(image)
         given = {}
         for name, module in golden.stages.items():
             module.register_forward_hook(lambda _, __, x, name=name: given.update({f"stage{name}": x}))
@@ -59,7 +60,7 @@ def test_maps_and_stages_equal_the_published_ones(golden, device, case, prefix, 
                     {f"fuse{level}.{k}": one for k, one in enumerate(x.chunk(2, dim=1))}
                 )
             )
-        double = golden.double()(image.double())
+        double = golden.double().maps_of(image.double())
     for k, (x, y) in enumerate(zip(single, double, strict=True)):
         # In float32 a CPU is 2e-4 off, where logits reach 120.
         atol = {"cpu": 5e-4, "cuda": 2e-3}[device]
@@ -110,8 +111,8 @@ def test_the_first_step_of_training_equals_the_published_one(golden, device):
     assert loss == pytest.approx(expected["losses"][1], rel=1e-7)
 
 
-@pytest.mark.parametrize(("channels", "total"), [(3, 50_541_461), (1, 50_540_309)])
-def test_names_shapes_and_counts_are_the_published_ones(channels, total):
+@pytest.mark.parametrize(("channels", "total", "cost"), [(3, 50_541_461, 54.30e9), (1, 50_540_309, 54.22e9)])
+def test_names_shapes_and_counts_are_the_published_ones(channels, total, cost):
     manifest = json.loads((GOLDEN / "uiunet_manifest.json").read_text())
     manifest["stage1.rebnconvin.conv_s1.weight"][0][1] = channels
     with torch.device("meta"):
@@ -123,16 +124,17 @@ def test_names_shapes_and_counts_are_the_published_ones(channels, total):
     assert ours == manifest
     assert sum(p.numel() for p in model.parameters()) == total
     assert model.in_channels == channels
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.empty(1, channels, 256, 256, device="meta"))
+    assert counter.get_total_flops() / 2 == pytest.approx(cost, rel=1e-4)
 
 
-def test_padding_is_zeros_right_and_below_and_changes_the_answer(golden):
-    padded = build_model("uiunet", pad_to=32).eval()
-    padded.load_state_dict(golden.state_dict())
+def test_any_size_is_padded_with_zeros_to_multiples_of_32_which_changes_the_answer(golden):
     image = torch.randn(1, 3, 33, 70)
     with torch.no_grad():
-        own = golden.eval()(image)
-        whole = golden(F.pad(image, (0, 26, 0, 31)))
-        for x, y in zip(padded(image), whole, strict=True):
+        own = golden.eval().maps_of(image)
+        whole = golden.maps_of(F.pad(image, (0, 26, 0, 31)))
+        for x, y in zip(golden(image), whole, strict=True):
             torch.testing.assert_close(x, y[..., :33, :70], rtol=0, atol=0)
     assert (own[0] - whole[0][..., :33, :70]).abs().max() > 1e-2
 
@@ -155,16 +157,15 @@ def test_head_bias_is_where_every_map_starts():
             torch.testing.assert_close(x, torch.full_like(x, -4.0))
 
 
-@pytest.mark.parametrize("wrong", [{"in_channels": 2}, {"pad_to": 0}])
-def test_arguments_that_it_cannot_have(wrong):
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        build_model("uiunet", **wrong)
+def test_images_have_one_channel_or_three():
+    with pytest.raises(ConfigError, match=r"model\.in_channels: 2 is neither 1 nor 3"):
+        build_model("uiunet", in_channels=2)
 
 
 def test_the_authors_files_are_read_and_written_bit_exact(published, tmp_path):
     torch.save(published, tmp_path / "a.pth")
     _, description = load_model(tmp_path / "a.pth")
-    assert description["arguments"] == {"in_channels": 3, "pad_to": 1, "head_bias": None}
+    assert description["arguments"] == {"in_channels": 3, "head_bias": None}
     assert (description["mean"], description["std"]) == ([0.485], [0.229])
     assert (description["image_size"], description["resize"]) == (320, "opencv")
     back = _back(tmp_path / "a.pth", description, tmp_path)
@@ -176,14 +177,12 @@ def test_basicirstds_files_are_read_and_written_bit_exact(grey, tmp_path):
     named = {f"model.{name}": value for name, value in grey.items()}
     torch.save({"epoch": 400, "state_dict": named, "total_loss": [0.5, 0.1]}, tmp_path / "a.pth.tar")
     model, description = load_model(tmp_path / "a.pth.tar")
-    assert description["arguments"] == {"in_channels": 1, "pad_to": 32, "head_bias": None}
-    assert (description["image_size"], model.in_channels, model.pad_to) == (None, 1, 32)
+    assert description["arguments"] == {"in_channels": 1, "head_bias": None}
+    assert (description["image_size"], model.in_channels) == (None, 1)
     assert "mean" not in description  # of each data set
     back = _back(tmp_path / "a.pth.tar", description, tmp_path)["state_dict"]
     assert back.keys() == named.keys()
     assert all(torch.equal(back[name], named[name]) for name in named)
-    with pytest.raises(InputError, match="was trained with pad_to 32, the model has 1"):
-        load_weights(build_model("uiunet", in_channels=1), tmp_path / "a.pth.tar")
 
 
 def _back(file, description, folder):

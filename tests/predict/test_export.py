@@ -20,7 +20,7 @@ from sam_spl.errors import ConfigError, InputError
 from sam_spl.metrics.target import components
 from sam_spl.models.registry import build_model
 from sam_spl.predict import export as export_module
-from sam_spl.predict.engines import ENGINES, load_exported
+from sam_spl.predict.engines import ENGINES, ExportedNetwork, load_exported
 from sam_spl.predict.export import calibration_inputs, export, image_files
 from sam_spl.weights.formats import sha256
 from tests.conftest import ROOT, TINY, write_folder
@@ -79,6 +79,22 @@ def test_a_file_answers_for_any_batch_and_size_in_every_engine(exported, engine,
         (found,) = network(image)
         expected = Contrast()((image - 0.4) / 0.2)[0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_border_that_the_network_normalises_to_zero_goes_around_an_image():
+    seen = []
+
+    def answer(image):
+        seen.append(image)
+        return image[:, :1]
+
+    border, image = (0.25, 0.5, 0.75), torch.rand(2, 3, 33, 64)
+    (logits,) = ExportedNetwork(answer, 3, "none", "fp32", border)(image)
+    torch.testing.assert_close(logits, image[:, :1], rtol=0, atol=0)
+    around = torch.tensor(border)[:, None, None].expand(2, 3, 31, 64)
+    torch.testing.assert_close(torch.from_numpy(seen[0]), torch.cat([image, around], 2), rtol=0, atol=0)
+    ExportedNetwork(answer, 3, "none", "fp32")(image)
+    assert (seen[1][:, :, 33:] == seen[1][:, :, 32:33]).all()
 
 
 def test_a_file_says_what_it_needs_and_where_it_is_from(exported, weights):
@@ -287,14 +303,15 @@ def test_the_example_finds_the_targets_of_the_toolkit(exported, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "arguments"),
+    ("name", "arguments", "int8"),
     [
         # Windows of 3 tokens of 16 pixels: none is added at 96 pixels, two at 64, one at 32.
-        ("sam_spl_t", {**TINY, "stages": [1, 2, 3], "window_spec": [4, 2, 3]}),
-        ("datransnet", {}),
+        ("sam_spl_t", {**TINY, "stages": [1, 2, 3], "window_spec": [4, 2, 3]}, 0.1),
+        ("datransnet", {}, 0.1),
+        ("sctransnet", {}, 1.0),  # its random weights give logits of 10 and more
     ],
 )
-def test_the_networks_answer_as_exported(installed, tmp_path, monkeypatch, name, arguments):
+def test_the_networks_answer_as_exported(installed, tmp_path, monkeypatch, name, arguments, int8):
     torch.manual_seed(0)
     model = build_model(name, **arguments).eval()
     for part in model.modules():
@@ -319,7 +336,7 @@ def test_the_networks_answer_as_exported(installed, tmp_path, monkeypatch, name,
     wide = [part for part in model.modules() if getattr(part, "keeps_float32", False)]
     kept = sum(p.numel() for part in wide for p in part.parameters())
     kept /= sum(p.numel() for p in model.parameters())
-    for precision, share, most in (("fp16", 0.6 + kept / 2, 0.02), ("int8", 0.8, 0.1)):
+    for precision, share, most in (("fp16", 0.6 + kept / 2, 0.02), ("int8", 0.8, int8)):
         found = export(
             model, about, tmp_path / "w.pt", tmp_path / "b.onnx", precision=precision, calibration=files
         )
