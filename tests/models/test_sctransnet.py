@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from sam_spl.data.known import IMAGENET_MEAN, dataset_file
 from sam_spl.engine.config import OptimizerConfig
 from sam_spl.engine.losses import SegmentationLoss
+from sam_spl.engine.optim import learning_rate
 from sam_spl.models.registry import build_model
 from sam_spl.models.sctransnet import SCTransNet, attend
 from sam_spl.models.sctransnet_published import SCTRANSNET
@@ -19,7 +22,7 @@ from sam_spl.predict.predictor import load_network
 from sam_spl.weights.formats import read_weights, save_weights
 from sam_spl.weights.loading import load_model, load_strict
 from sam_spl.weights.published import from_published, to_published
-from tests.conftest import GOLDEN, fill, golden_state
+from tests.conftest import GOLDEN, config_of, fill, golden_state
 from tests.models.golden_training import published_steps
 
 MAPS = ("out", "d0", "gt2", "gt3", "gt4", "gt5")
@@ -141,6 +144,41 @@ def test_any_size_is_padded_with_zeros_to_multiples_of_32(golden, size):
     with torch.no_grad():
         for x, y in zip(golden.eval()(image), golden(padded), strict=True):
             torch.testing.assert_close(x, y[..., : size[0], : size[1]], rtol=0, atol=0)
+
+
+def test_cost_is_linear_in_the_image():
+    """But for linear layers, which see means of channels."""
+    with torch.device("meta"):
+        model = build_model("sctransnet").eval()
+
+    def multiply_adds(height: int, width: int) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.empty(1, 1, height, width, device="meta"))
+        flops = {str(name): value for name, value in counter.get_flop_counts()["Global"].items()}
+        return sum(value for name, value in flops.items() if name != "aten.addmm") // 2
+
+    # 10.49 G as published, less the 1x1 convolutions that here see tokens instead of their enlargement.
+    saved = sum(
+        width**2 * (side**2 - 16**2)
+        for width, side in zip((32, 64, 128, 256), (256, 128, 64, 32), strict=True)
+    )
+    assert multiply_adds(256, 256) + saved == pytest.approx(10.49e9, rel=1e-3)
+    # Each channel gate sees means alone, whatever the size.
+    assert multiply_adds(512, 256) == pytest.approx(4 * multiply_adds(128, 256), rel=1e-5)
+
+
+def test_the_recipes_rates_are_the_published_ones_but_for_an_epoch_around_the_warm_up():
+    config = config_of("train", ["experiment=sctransnet_sirst3"])
+    assert (config.trainer.epochs, config.trainer.batch_size, config.optimizer.name) == (1000, 16, "adam")
+    assert (config.dataset.mean, config.dataset.std) == ([0.39632883], [0.13576316])
+    for epoch in range(1000):
+        rate = learning_rate(epoch, 1000, config.optimizer)
+        if epoch < 10:
+            published, near = 1e-3 * epoch / 10, 5.1e-5  # half a step of the warm-up
+        else:
+            done = max(epoch - 11, 0) / 990
+            published, near = 1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * done)) / 2, 2e-6
+        assert rate == pytest.approx(published, abs=near)
 
 
 def test_it_starts_as_published():
