@@ -47,7 +47,7 @@ class UIUNet(nn.Module):
     """
 
     in_channels = 3
-    smallest_batch = 2  # images of a training step
+    smallest_batch = 2  # images of a training step; the trainer leaves a single one at an epoch's end out
     zero_padding = True
     published = UIUNET
 
@@ -75,8 +75,7 @@ class UIUNet(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         if self.training and len(image) < self.smallest_batch:
             raise InputError(
-                "uiunet: a training step needs two images at least, this one has one. Set trainer.batch_size "
-                "to 2 or more, and so that no single image is left at the end of an epoch."
+                "uiunet: a training step needs two images at least, this one has one. Give two or more."
             )
         height, width = image.shape[-2:]
         image = F.pad(image, (0, -width % 32, 0, -height % 32))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sam_spl.engine.losses import mask_of_size
+from sam_spl.engine.trainer import smallest_batch
 from sam_spl.models.registry import build_model, model_names, network_class
 from sam_spl.weights.formats import save_weights
 from sam_spl.weights.loading import load_model
@@ -21,7 +22,7 @@ def model(request) -> torch.nn.Module:
 
 
 def test_it_trains_at_every_parameter_and_its_file_gives_the_same_logits(model, tmp_path):
-    images = getattr(model, "smallest_batch", 1)
+    images = smallest_batch(model)
     image = torch.randn(images, model.in_channels, 64, 64)
     logits = model.train()(image)
     assert logits[0].shape == (images, 1, 64, 64)
