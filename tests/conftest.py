@@ -24,6 +24,7 @@ from sam_spl.cli.compose import test_config, train_config
 from sam_spl.cli.grammar import parse
 from sam_spl.cli.main import command as command_named
 from sam_spl.cli.main import execute
+from sam_spl.models.registry import model_names, network_class
 from sam_spl.runtime import promise_float32
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,13 @@ TINY_OVERRIDES = [
     "model.stages=[1,2,2]",
     "model.window_spec=[4,2,3]",
     "model.global_att_blocks=[4]",
+]
+
+#: A published network of each kind, SAM-SPL's smallest for its variants.
+NETWORKS = [
+    name
+    for name in model_names()
+    if hasattr(network_class(name), "published") and (name == "sam_spl_t" or not name.startswith("sam_spl"))
 ]
 
 

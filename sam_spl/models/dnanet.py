@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sam_spl.errors import ConfigError
 from sam_spl.models.layers import enlarge, stage
-from sam_spl.models.published import IMAGENET_256, Published, State
+from sam_spl.models.published import BASICIRSTD, IMAGENET_256, Published, State
 
 _WIDTHS = (16, 32, 64, 128, 256)  # of the levels, at strides 1, 2, 4, 8, 16
 
@@ -23,7 +23,8 @@ def _describe(state: State) -> dict[str, Any]:
     ]
     arguments = {"in_channels": channels, "blocks": blocks}
     # BasicIRSTD's normalisation is the data set's, and it never resizes.
-    return {"model": "dnanet", "arguments": arguments, **(IMAGENET_256 if channels == 3 else {})}
+    seen = IMAGENET_256 if channels == 3 else {"image_size": None, "resize": "pillow"}
+    return {"model": "dnanet", "arguments": arguments, **seen}
 
 
 def _wrap(named: dict[str, Tensor]) -> dict[str, Any]:
@@ -70,6 +71,7 @@ class DNANet(nn.Module):
         marks=("conv0_0.", "conv0_4_final.", "final4."),
         own_mark="nodes.4_0.0.conv1.weight",
         describe=_describe,
+        normalisation=BASICIRSTD,
         wrap=_wrap,
     )
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from sam_spl.data.known import dataset_file
 from sam_spl.engine.losses import build_loss
 from sam_spl.errors import ConfigError
 from sam_spl.models.dnanet import DNANet
 from sam_spl.models.registry import build_model
+from sam_spl.predict.predictor import load_network
 from sam_spl.weights.formats import read_weights, save_weights
 from sam_spl.weights.loading import load_model, load_strict
 from sam_spl.weights.published import from_published, to_published
@@ -135,7 +137,7 @@ def test_published_files_are_read_and_written_bit_exact(published, tmp_path):
     assert all(torch.equal(back["state_dict"][name], published[name]) for name in published)
 
 
-def test_files_of_basicirstd_have_their_prefix_and_leave_the_normalisation_open(tmp_path):
+def test_files_of_basicirstd_have_their_prefix_and_take_its_constants_of_a_named_set(tmp_path):
     model = build_model("dnanet", in_channels=1)
     save_weights(tmp_path / "w.pth.tar", model.state_dict(), model.built_from, names="published")
     content = torch.load(tmp_path / "w.pth.tar", weights_only=True)
@@ -143,4 +145,10 @@ def test_files_of_basicirstd_have_their_prefix_and_leave_the_normalisation_open(
     assert content["state_dict"]["model.conv0_0.0.conv1.weight"].shape == (16, 1, 3, 3)
     loaded, description = load_model(tmp_path / "w.pth.tar")
     assert "mean" not in description
+    assert (description["image_size"], description["resize"]) == (None, "pillow")
+    description = load_network(tmp_path / "w.pth.tar", dataset_file("NUDT-SIRST"))[1]
+    assert (description["mean"], description["std"]) == (
+        [107.80905151367188 / 255],
+        [33.02274703979492 / 255],
+    )
     assert all(torch.equal(x, loaded.state_dict()[name]) for name, x in model.state_dict().items())

@@ -46,6 +46,17 @@ class Contrast(nn.Module):
         return [8 * self.conv(image)[..., :height, :width], image]
 
 
+class ZeroBorder(Contrast):
+    """The same, with zeros around the normalised image."""
+
+    zero_padding = True
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        height, width = image.shape[-2:]
+        image = F.pad(image, (0, -width % 32, 0, -height % 32))
+        return [8 * self.conv(image)[..., :height, :width]]
+
+
 @pytest.fixture(scope="module")
 def installed():
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -277,9 +288,15 @@ def test_what_no_engine_can_use_is_refused_in_one_line(exported, weights, tmp_pa
         load_exported(exported, precision="bf16")
 
 
-def test_the_example_finds_the_targets_of_the_toolkit(exported, tmp_path):
+@pytest.mark.parametrize(("network", "at_the_edge"), [(Contrast, 0), (ZeroBorder, 1)])
+def test_the_example_finds_the_targets_of_the_toolkit(network, at_the_edge, installed, weights, tmp_path):
     images = write_folder(tmp_path / "set") / "images"
+    corner = np.full((48, 40), 40, np.uint8)
+    corner[-3:, -3:] = 220  # a target that the border decides
+    cv2.imwrite(str(images / "corner.png"), corner)
     files = sorted(images.iterdir())
+    exported = tmp_path / "a.onnx"
+    export(network().eval(), {**ABOUT, "image_size": None}, weights, exported)
     done = subprocess.run(
         [sys.executable, ROOT / "examples/onnx_detect.py", exported, *files],
         capture_output=True,
@@ -291,8 +308,9 @@ def test_the_example_finds_the_targets_of_the_toolkit(exported, tmp_path):
     for file in files:
         image = torch.from_numpy(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))[None, None] / 255
         with torch.inference_mode():
-            prob = Contrast()((image - 0.4) / 0.2)[0].sigmoid()[0, 0].numpy()
+            prob = network()((image - 0.4) / 0.2)[0].sigmoid()[0, 0].numpy()
         found = components(prob > 0.5)
+        assert len(found) == at_the_edge or file.stem != "corner"
         expected += [
             f"{file}: row {y:.1f} column {x:.1f} area {area}"
             for (x, y), area in zip(found.centroids, found.areas, strict=True)
