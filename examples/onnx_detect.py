@@ -20,6 +20,9 @@ for name in sys.argv[2:]:
     rows, columns = x.shape
     x = np.pad(x, ((0, -rows % 32), (0, -columns % 32)), mode="edge")
     x = np.repeat(x[None, None], about["in_channels"], axis=1)  # (1, C, H, W)
+    if about.get("padding") == "zeros":  # after normalisation, which takes the mean off
+        mean = np.array(about["mean"], np.float32).reshape(-1, 1, 1)
+        x[:, :, rows:], x[..., columns:] = mean, mean
 
     logits = session.run(["logits"], {"image": x})[0][0, 0, :rows, :columns]
     logits = cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR)

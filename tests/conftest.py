@@ -24,6 +24,7 @@ from sam_spl.cli.compose import test_config, train_config
 from sam_spl.cli.grammar import parse
 from sam_spl.cli.main import command as command_named
 from sam_spl.cli.main import execute
+from sam_spl.models.registry import model_names, network_class
 from sam_spl.runtime import promise_float32
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,13 @@ TINY_OVERRIDES = [
     "model.global_att_blocks=[4]",
 ]
 
+#: A published network of each kind, SAM-SPL's smallest for its variants.
+NETWORKS = [
+    name
+    for name in model_names()
+    if hasattr(network_class(name), "published") and (name == "sam_spl_t" or not name.startswith("sam_spl"))
+]
+
 
 def _load_fill() -> ModuleType:
     spec = util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
@@ -50,9 +58,9 @@ def _load_fill() -> ModuleType:
 fill = _load_fill()
 
 
-def golden_state(variant: str) -> dict[str, torch.Tensor]:
-    """The golden weights of a SAM-SPL variant, under the published names."""
-    manifest = json.loads((GOLDEN / f"sam_spl_{variant}_manifest.json").read_text())
+def golden_state(case: str) -> dict[str, torch.Tensor]:
+    """The golden weights of a network, under the published names."""
+    manifest = json.loads((GOLDEN / f"{case}_manifest.json").read_text())
     return {
         name: torch.from_numpy(np.asarray(fill.parameter(name, tuple(shape))))
         for name, (shape, _) in manifest.items()

@@ -103,16 +103,35 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """A process's share of an epoch, which seed and epoch shuffle. Every process gets the same number.
 
     Processes step together in training, so up to ``world - 1`` images of the shuffled epoch are left
-    out.
+    out, and of each process those of a last batch that is too small to train on.
+
+    Args:
+        length: images of the set.
+        seed: of the order, with the epoch.
+        rank: of this process.
+        world: number of processes.
+        batch_size: images of a batch of one process.
+        smallest_batch: the fewest that the last batch may have.
     """
 
-    def __init__(self, length: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        batch_size: int = 1,
+        smallest_batch: int = 1,
+    ) -> None:
         self.length, self.seed, self.rank, self.world = length, seed, rank, world
+        last = length // world % batch_size
+        self.left_out = last if last < smallest_batch else 0
         self.epoch = 0
         self.start = 0  # of this process's images, where a resumed epoch goes on
 
     def __len__(self) -> int:
-        return self.length // self.world
+        return self.length // self.world - self.left_out
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)

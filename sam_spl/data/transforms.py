@@ -92,6 +92,46 @@ class ScaleCrop:
 
 
 @dataclass(frozen=True)
+class ResizeCrop:
+    """UIU-Net's transform: a square of 10/9 of the size, upside-down flip with probability 0.5, a crop."""
+
+    image_size: int
+    rule: str = "pillow"
+
+    def __call__(self, image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
+        side = round(self.image_size * 10 / 9)  # 320 of 288
+        size = side, side
+        image, mask = resize_image(image, size, self.rule), resize_mask(mask, size, self.rule)
+        if rng.random() < 0.5:
+            image, mask = _both(image, mask, lambda of: cv2.flip(of, 0))
+        return random_crop(image, mask, self.image_size, rng)
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """SCTransNet's transform: a crop at the image's own scale, flips and transposition with probability 0.5.
+
+    A crop is taken with probability 0.5, else only if it shows a target, else drawn again. Smaller images are
+    padded at the right and the bottom: as published with the training set's mean, here with the image's
+    median, which is background.
+
+    Args:
+        image_size: side of the crop in pixels.
+    """
+
+    image_size: int
+
+    def __call__(self, image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
+        if min(mask.shape) < self.image_size:
+            background = np.atleast_1d(np.median(image, axis=(0, 1))).tolist()
+            image, mask = pad_to(image, mask, self.image_size, background)
+        while True:
+            crop = random_crop(image, mask, self.image_size, rng)
+            if rng.random() < 0.5 or crop[1].any():
+                return flip(*crop, rng)
+
+
+@dataclass(frozen=True)
 class TargetCrop:
     """A crop at the scale that testing sees, mostly around a target, and the square's symmetries.
 
@@ -146,21 +186,23 @@ def flip(image: Image, mask: Mask, rng: np.random.Generator) -> tuple[Image, Mas
     return image, mask
 
 
-def pad_to(image: Image, mask: Mask, size: int) -> tuple[Image, Mask]:
-    """Zeros at the right and the bottom up to ``size``."""
-    return _extended(image, mask, size, cv2.BORDER_CONSTANT)
+def pad_to(image: Image, mask: Mask, size: int, grey: Sequence[float] = (0,)) -> tuple[Image, Mask]:
+    """Right and bottom up to ``size``: ``grey`` of each channel (one of grey images), and no target."""
+    bottom, right = max(0, size - mask.shape[0]), max(0, size - mask.shape[1])
+    if not bottom and not right:
+        return image, mask
+    border = 0, bottom, 0, right, cv2.BORDER_CONSTANT
+    image = cv2.copyMakeBorder(image, *border, value=list(grey))
+    return image, cv2.copyMakeBorder(mask.view(np.uint8), *border, value=[0]).view(np.bool_)
 
 
 def reflect_to(image: Image, mask: Mask, size: int) -> tuple[Image, Mask]:
     """Mirror the right and the bottom up to ``size``, targets too."""
-    return _extended(image, mask, size, cv2.BORDER_REFLECT)
-
-
-def _extended(image: Image, mask: Mask, size: int, border: int) -> tuple[Image, Mask]:
     bottom, right = max(0, size - mask.shape[0]), max(0, size - mask.shape[1])
-    if bottom or right:
-        return _both(image, mask, lambda of: cv2.copyMakeBorder(of, 0, bottom, 0, right, border))
-    return image, mask
+    if not bottom and not right:
+        return image, mask
+    border = 0, bottom, 0, right, cv2.BORDER_REFLECT
+    return _both(image, mask, lambda of: cv2.copyMakeBorder(of, *border))
 
 
 def _both(image: Image, mask: Mask, change: Callable[[Image], Image]) -> tuple[Image, Mask]:
@@ -190,6 +232,8 @@ AUGMENTATIONS: Registry[Callable[[int, str], Transform]] = Registry(
         "resize": Resize,
         "resize_flip": ResizeFlip,
         "scale_crop": ScaleCrop,
+        "resize_crop": ResizeCrop,
+        "random_crop": lambda size, rule: RandomCrop(size),
         "target_crop": lambda size, rule: TargetCrop(size * 3 // 4 // 32 * 32 or size, size, rule),
         "native_crop": lambda size, rule: TargetCrop(size, None, rule, scale=0.2),
     },

@@ -94,13 +94,24 @@ class Trainer:
         follow = [getattr(one, "set_epoch", None) for one in (self.model, loss)]
         self.follow_epochs: list[Callable[[int], None]] = [one for one in follow if callable(one)]
 
-        self.sampler = EpochSampler(len(train_set), config.seed, world.rank, world.size)
+        least = smallest_batch(self.model)
+        if settings.batch_size < least:
+            raise InputError(
+                f"trainer.batch_size: {settings.batch_size} is too small, {config.model.name} trains on "
+                f"batches of {least} images at least. Set trainer.batch_size={least} or more."
+            )
+        if len(train_set) // world.size < least:
+            of_each = f", of which {config.model.name} needs {least} images each" if least > 1 else ""
+            raise InputError(
+                f"dataset: {len(train_set)} training images are too few for {world.size} processes{of_each}."
+            )
+        self.sampler = EpochSampler(
+            *(len(train_set), config.seed, world.rank, world.size),
+            batch_size=settings.batch_size,
+            smallest_batch=least,
+        )
         self.group = settings.batch_size * settings.accumulate  # this process's images of an update
         self.steps = math.ceil(len(self.sampler) / self.group)  # of an epoch
-        if not self.steps:
-            raise InputError(
-                f"dataset: {len(train_set)} training images are too few for {world.size} processes."
-            )
         self.stop = Stop()
         self.watchdog = Watchdog(self._warn_of_waiting, settings.stall_minutes * 60, self._last_words)
 
@@ -556,6 +567,12 @@ _WORKERS_DIE = (
     "loader processes end as soon as they are started ({error}). If they are killed for memory, lower "
     "num_workers; in a container, give it more shared memory (--shm-size), or set num_workers=0."
 )
+
+
+def smallest_batch(model: nn.Module) -> int:
+    """The fewest images that a network trains on at once: one, unless it states ``smallest_batch``."""
+    least: int = getattr(model, "smallest_batch", 1)
+    return least
 
 
 def synchronises(config: TrainConfig) -> bool:

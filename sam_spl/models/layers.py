@@ -12,18 +12,23 @@ from torch import Tensor, nn
 class ResCBAM(nn.Module):
     """Residual block with channel, then spatial attention (CBAM, Woo et al., ECCV 2018) before the sum.
 
+    Args:
+        in_channels: of the input.
+        out_channels: of the output; where they differ, the shortcut is a 1x1 convolution with BatchNorm.
+        reduction: of the channel attention: 4 in SAM-SPL, 16 in DNANet and MSHNet.
+
     Shape:
         - x: (B, in_channels, H, W)
         - returns: (B, out_channels, H, W)
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, reduction: int = 4) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.channel_attention = ChannelAttention(out_channels)
+        self.channel_attention = ChannelAttention(out_channels, reduction)
         self.spatial_attention = SpatialAttention()
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
@@ -43,7 +48,7 @@ class ResCBAM(nn.Module):
 class ChannelAttention(nn.Module):
     """Scale channels by what their global mean and maximum say, through one shared two-layer map."""
 
-    def __init__(self, channels: int, reduction: int = 4) -> None:
+    def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(channels, channels // reduction, 1, bias=False)
         self.fc2 = nn.Conv2d(channels // reduction, channels, 1, bias=False)
@@ -117,6 +122,17 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.fc(x.mean((2, 3))).sigmoid()  # (B, C)
         return x * weight[:, :, None, None]
+
+
+def stage(in_channels: int, out_channels: int, blocks: int) -> nn.Sequential:
+    """Blocks of DNANet and MSHNet, of which the first changes the width."""
+    widths = (in_channels, *[out_channels] * blocks)
+    return nn.Sequential(*(ResCBAM(widths[k], out_channels, reduction=16) for k in range(blocks)))
+
+
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Bilinear with ``align_corners=True``, as DNANet and MSHNet do it: a pixel depends on the whole size."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True) if factor > 1 else x
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Module]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sam_spl.data.normalise import normalise_of
 from sam_spl.errors import ConfigError, InputError, nearest
 from sam_spl.runtime import World, pick_precision
 from sam_spl.weights.description import check_description
@@ -36,15 +37,23 @@ class ExportedNetwork(nn.Module):
         in_channels: C.
         engine: what computes.
         precision: of the file, and what it is computed in where that is another.
+        border: value of each channel to pad with; None repeats the edge.
 
     Shape:
-        - image: (B, C, H, W), values in [0, 1], any H and W (padded by repeating the edge)
+        - image: (B, C, H, W), values in [0, 1], any H and W (padded at the right and the bottom)
         - returns: one logit map (B, 1, H, W), in a list
     """
 
-    def __init__(self, answer: Answer, in_channels: int, engine: str, precision: str) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        in_channels: int,
+        engine: str,
+        precision: str,
+        border: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
-        self._answer, self.in_channels = answer, in_channels
+        self._answer, self.in_channels, self._border = answer, in_channels, border
         self.engine, self.precision = engine, precision
 
     @property
@@ -56,6 +65,9 @@ class ExportedNetwork(nn.Module):
         height, width = image.shape[-2:]
         padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
         padded = F.pad(image.detach().float().cpu(), padding, mode="replicate").contiguous()
+        if self._border is not None:
+            border = torch.tensor(self._border)[:, None, None]
+            padded[..., height:, :], padded[..., width:] = border, border
         logits = torch.from_numpy(np.ascontiguousarray(self._answer(padded.numpy())))
         return [logits[..., :height, :width].to(image.device)]
 
@@ -98,7 +110,9 @@ def load_exported(
     answer, metadata = ENGINES[name].open(path, bfloat16)
     description = _description(path, metadata)
     computed = f"{description.get('precision', 'fp32')}{' in bf16' if bfloat16 else ''}"
-    network = ExportedNetwork(answer, description["in_channels"], name, computed)
+    channels = description["in_channels"]
+    border = normalise_of(description, channels).mean if description.get("padding") == "zeros" else None
+    network = ExportedNetwork(answer, channels, name, computed, border)
     inside = {"mean": description["mean"], "std": description["std"]}
     return network.eval(), {**description, "mean": [0.0], "std": [1.0], "normalises": inside}
 

@@ -106,6 +106,7 @@ def export(
         "threshold": description.get("threshold", 0.5),
         "in_channels": normalise.channels,
         "multiple": MULTIPLE,
+        "padding": "zeros" if getattr(model, "zero_padding", False) else "edge",  # after normalisation
         "precision": precision,
         "weights_sha256": sha256(weights),
         "toolkit": f"sam-spl {__version__}",

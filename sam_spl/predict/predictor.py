@@ -383,7 +383,8 @@ def load_network(
 
     Published weights of SAM-SPL (and plain state dicts) do not state the normalisation and the size of the
     network's input. Then those of the data set are taken, as the published code does, and a warning says
-    which. DATransNet's recipe is one for all sets: values / 255, images at their own size.
+    which; where that code has constants of its own for this set, those. DATransNet's recipe is one for all
+    sets: values / 255, images at their own size.
 
     Args:
         file: as :func:`sam_spl.weights.loading.load_model`.
@@ -400,6 +401,7 @@ def load_network(
     """
     model, description = load_model(file, network=network, train_size=train_size)
     known = network_input({} if dataset is None else dataset)
+    known |= _published_normalisation(model, dataset)
     unstated = {key: value for key, value in known.items() if key not in description}
     if unstated:
         log.warning(
@@ -409,6 +411,18 @@ def load_network(
             ", ".join(f"{key} {value}" for key, value in unstated.items()),
         )
     return model, {**unstated, **description}
+
+
+def _published_normalisation(model: nn.Module, dataset: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Mean and std that a network's published code has for a set, unless the command line says others."""
+    constants = getattr(getattr(model, "published", None), "normalisation", {})
+    if dataset is None or dataset.get("name") not in constants:
+        return {}
+    own, said = network_input(dataset_file(dataset["name"])), network_input(dataset)
+    if any(own[key] != said[key] for key in ("mean", "std")):
+        return {}
+    mean, std = constants[dataset["name"]]
+    return {"mean": [mean], "std": [std]}
 
 
 def _whole(key: str, value: Any, least: int, others: str = "") -> int:

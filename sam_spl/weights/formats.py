@@ -25,6 +25,9 @@ from sam_spl.models.published import Published
 from sam_spl.weights.description import check_description
 from sam_spl.weights.published import identify, published_file
 
+#: NumPy numbers that training codes leave beside the tensors, as they are pickled, in NumPy 1 and 2.
+_NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+
 #: Marks a ``.pt`` file of ours, and the version of its layout.
 FORMAT = "sam_spl/1"
 _MOST_REPEATED = 2**20  # values of a tensor whose elements may share their memory
@@ -87,7 +90,7 @@ def read_weights(file: str | Path, network: Any = None) -> Weights:
         if isinstance(trained, dict):
             trained = {**trained, **read_frozen(content, path)}
         return _ours(path, trained, content["description"])
-    for key in ("model_state_dict", "state_dict", "model"):
+    for key in ("model_state_dict", "state_dict", "model", "net"):
         if isinstance(content.get(key), dict):
             content = content[key]
             break
@@ -152,8 +155,18 @@ def read_frozen(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     return _read_safetensors(beside)[0]
 
 
+class _NumPyNumber:
+    """Stands for a NumPy number and its type, of which nothing is kept: NumPy's own code would trust them."""
+
+    def __init__(self, *content: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def read_torch(path: Path) -> Any:
-    """``torch.load`` of tensors and plain Python only.
+    """``torch.load`` of tensors and plain Python only; NumPy numbers are left out.
 
     Raises:
         InputError: damaged, or holding anything that would have to be unpickled.
@@ -162,7 +175,8 @@ def read_torch(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # on pickle protocols, before it refuses them
             check_archive(path)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([(_NumPyNumber, name) for name in _NUMPY]):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # whatever a damaged file makes its readers raise

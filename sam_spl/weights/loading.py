@@ -220,7 +220,8 @@ def _recognise(weights: Weights, network: type[nn.Module] | None) -> dict[str, A
             f"{weights.path}: does not state its network, and no known variant fits its shapes. "
             "Give weights of this toolkit or published weights."
         )
-    return {**described, "arguments": dict(published.arguments) if published else {}}
+    fixed = published.arguments if published else {}
+    return {**described, "arguments": {**fixed, **described.get("arguments", {})}}
 
 
 def _complete(

@@ -49,12 +49,15 @@ def identify(state: Mapping[str, Tensor], network: Any = None) -> tuple[dict[str
     """A plain state dict under our names, and whose published weights it is; None where it is not published.
 
     Args:
-        state: as a file holds it; ``module.`` before all names, by parallel training, is dropped.
+        state: as a file holds it; ``module.`` (parallel training) and ``model.`` (a module that wraps the
+            network) before all names are dropped.
         network: a class or a model whose own declaration is tried first.
     """
     state = _without("module.", state)
     for published in declared(network):
-        named = _without(published.prefix, state)
+        named = state
+        for prefix in ("model.", "module.", published.prefix):
+            named = _without(prefix, named)
         if all(any(name.startswith(mark) for name in named) for mark in published.marks):
             return from_published(named, published), published
     return state, None
@@ -62,10 +65,10 @@ def identify(state: Mapping[str, Tensor], network: Any = None) -> tuple[dict[str
 
 def stated_arguments(state: Mapping[str, Tensor], published: Published) -> dict[str, Any]:
     """The arguments that the published code built this network with, as far as they are known."""
-    name = (published.describe(state) or {}).get("model")
-    variant = model_file(name).get("arguments", {}) if name else {}
+    described = published.describe(state) or {}
+    variant = model_file(described["model"]).get("arguments", {}) if described else {}
     known = {key: value for key, value in variant.items() if key not in published.unstated}
-    return {**known, **published.arguments}
+    return {**known, **published.arguments, **described.get("arguments", {})}
 
 
 def published_file(state: Mapping[str, Tensor], description: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, TINY, golden_state
 
 
 def test_conversion_round_trip_is_bit_exact(tmp_path, capsys):
-    published = golden_state("t")
+    published = golden_state("sam_spl_t")
     torch.save({"model_state_dict": published}, tmp_path / "a.pth")
     a, b, c = (str(tmp_path / name) for name in ("a.pth", "b.safetensors", "c.pth"))
     convert(ConvertConfig(a, b, mean=[0.4228], std=[0.1295]))
@@ -40,7 +40,7 @@ def test_conversion_round_trip_is_bit_exact(tmp_path, capsys):
 def test_a_converted_file_states_the_input_of_the_set_or_of_the_options(
     tmp_path, caplog, options, mean, size
 ):
-    torch.save(golden_state("t"), tmp_path / "a.pth")
+    torch.save(golden_state("sam_spl_t"), tmp_path / "a.pth")
     convert(ConvertConfig(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), **options))
     description = read_weights(tmp_path / "b.pt").description
     assert (description["mean"], description["image_size"], description["resize"]) == (mean, size, "pillow")
@@ -65,7 +65,7 @@ def test_options_that_no_network_can_have_are_refused(options, message):
 
 
 def test_a_normalisation_that_the_network_cannot_have_leaves_no_file(tmp_path):
-    torch.save(golden_state("t"), tmp_path / "a.pth")
+    torch.save(golden_state("sam_spl_t"), tmp_path / "a.pth")
     config = ConvertConfig(str(tmp_path / "a.pth"), str(tmp_path / "b.pt"), mean=[0.4, 0.4], std=[0.2, 0.2])
     with pytest.raises(ConfigError, match="has 3 channel"):
         convert(config)

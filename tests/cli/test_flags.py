@@ -202,6 +202,10 @@ PUBLISHED = {
     "datransnet_sirst_aug": (0.0, "resize", 0.0, 256, None),
     "datransnet_sirst": (0.0, "resize", 0.0, 256, None),
     "datransnet_nuaa_sirst": (0.0, "resize", 0.0, 256, None),
+    "sctransnet_nuaa_sirst": (101.06385 / 255, "random_crop", 0.0, 256, None),
+    "sctransnet_nudt_sirst": (107.80905 / 255, "random_crop", 0.0, 256, None),
+    "sctransnet_irstd_1k": (87.466186 / 255, "random_crop", 0.0, 256, None),
+    "sctransnet_sirst3": (101.06385 / 255, "random_crop", 0.0, 256, None),
 }
 
 
@@ -223,6 +227,9 @@ def test_experiments_are_the_published_recipes_and_open_with_their_command(file)
         assert config.model.arguments["train_size"] == image_size
         assert (config.trainer.epochs, config.trainer.batch_size, config.seed) == (400, 4, 42)
         assert (config.optimizer.lr, list(config.optimizer.milestones)) == (5e-4, [200, 300])
+    elif config.model.name == "sctransnet":
+        assert (config.trainer.epochs, config.trainer.batch_size, config.seed) == (1000, 16, 42)
+        assert (config.optimizer.lr, config.optimizer.eta_min) == (1e-3, 1e-5)
     else:
         assert (config.trainer.epochs, config.trainer.batch_size, config.seed) == (300, 12, 2727)
         assert (config.optimizer.lr, config.optimizer.eta_min) == (1e-2, 1e-6)

@@ -60,6 +60,22 @@ def test_processes_share_an_epoch_and_step_equally_often(world):
     assert [index for _, index in samplers[0]] != [index for _, index in drawn[0]]
 
 
+@pytest.mark.parametrize(
+    ("length", "world", "smallest", "left"),
+    # Of 13 images in batches of 4 one is over, of 7 each of two processes three, of 12 none.
+    [(13, 1, 1, 13), (13, 1, 2, 12), (14, 2, 3, 7), (14, 2, 4, 4), (12, 1, 4, 12), (2, 1, 3, 0)],
+)
+def test_a_last_batch_that_is_too_small_is_left_out_of_an_epoch(length, world, smallest, left):
+    samplers = [
+        EpochSampler(length, 1, rank, world, batch_size=4, smallest_batch=smallest) for rank in range(world)
+    ]
+    whole = [list(EpochSampler(length, 1, rank, world)) for rank in range(world)]
+    assert [len(list(sampler)) for sampler in samplers] == [len(sampler) for sampler in samplers]
+    assert [list(sampler) for sampler in samplers] == [drawn[:left] for drawn in whole]
+    samplers[0].start = 4
+    assert list(samplers[0]) == whole[0][4:left]
+
+
 def test_batches():
     source = SyntheticSource(3, (64, 96))
     training = TrainingSet(source, ResizeFlip(64), 0)

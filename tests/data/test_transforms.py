@@ -9,6 +9,8 @@ from sam_spl.data.copy_paste import CopyPaste, cut
 from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.data.transforms import (
     AUGMENTATIONS,
+    RandomCrop,
+    ResizeCrop,
     ResizeFlip,
     ScaleCrop,
     TargetCrop,
@@ -32,6 +34,8 @@ MASK_RULES = {
     "resize": resize_mask,
     "resize_flip": resize_touched,
     "scale_crop": resize_mask,
+    "resize_crop": resize_mask,
+    "random_crop": None,  # it does not
     "target_crop": lambda mask, size, rule: resize_covered(mask, size),
     "native_crop": lambda mask, size, rule: resize_covered(mask, size),
 }
@@ -157,6 +161,46 @@ def test_target_crops_hold_a_target_as_often_as_asked():
     image, mask = _pair(256, 256)
     held = [TargetCrop(64, 256)(image, mask, np.random.default_rng(seed))[1].any() for seed in range(300)]
     assert np.mean(held) == pytest.approx(0.8 + 0.2 * 0.09, abs=0.06)
+
+
+def test_random_crops_hold_a_target_as_often_as_they_draw_again_for_one():
+    """A drawn crop is taken if it shows a target, as a share p of all does, else with probability 1/2."""
+    image, mask = _pair(256, 256)
+    anywhere = [
+        transforms.random_crop(image, mask, 128, np.random.default_rng(seed))[1].any() for seed in range(2000)
+    ]
+    held = [RandomCrop(128)(image, mask, np.random.default_rng(seed))[1].any() for seed in range(2000)]
+    p = np.mean(anywhere)
+    assert 0.02 < p < 0.2
+    assert np.mean(held) == pytest.approx(2 * p / (1 + p), abs=0.03)
+    without = np.zeros_like(mask)
+    assert not RandomCrop(128)(image, without, np.random.default_rng(0))[1].any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_random_crops_keep_the_scale_and_pad_with_the_background_of_each_channel(dtype):
+    image = np.zeros((40, 50, 3), dtype)
+    image[...] = 11, 22, 33
+    image[10:14, 20:25] = 200
+    mask = image[..., 0] > 100
+    for seed in range(10):
+        out, out_mask = RandomCrop(64)(image, mask, np.random.default_rng(seed))
+        assert (out.shape, out.dtype, out_mask.sum()) == ((64, 64, 3), dtype, 20)
+        assert (out[out_mask] == 200).all()
+        assert (out[~out_mask] == np.array([11, 22, 33], dtype)).all()
+
+
+def test_resize_crops_show_nine_tenths_and_turn_upside_down_alone():
+    mask = np.zeros((96, 80), bool)
+    ramp = np.arange(80, dtype=np.float32)[None] + 1000 * np.arange(96, dtype=np.float32)[:, None]
+    upside_down = 0
+    for seed in range(200):
+        out, _ = ResizeCrop(72)(ramp, mask, np.random.default_rng(seed))
+        down, right = out[40, 40] - out[30, 40], out[40, 40] - out[40, 30]
+        assert abs(down) == pytest.approx(12_000, rel=1e-3)  # 96 rows became 80
+        assert right == pytest.approx(10, rel=1e-2)  # 80 columns stayed 80, and are not mirrored
+        upside_down += down < 0
+    assert upside_down == pytest.approx(100, abs=25)
 
 
 def test_unknown_augmentations_name_the_nearest():

@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from sam_spl.engine.config import LossConfig, OptimizerConfig
-from sam_spl.engine.losses import SegmentationLoss, build_loss, soft_iou_loss
+from sam_spl.engine.losses import (
+    SLS,
+    SegmentationLoss,
+    build_loss,
+    location_loss,
+    mask_of_size,
+    soft_iou_loss,
+)
 from sam_spl.engine.optim import Average, build_optimizer, learning_rate, set_learning_rate
 from sam_spl.errors import ConfigError
+from tests.conftest import GOLDEN, fill
 
 
 def test_cross_entropy_is_the_mean_over_pixels_summed_over_maps():
@@ -42,6 +52,74 @@ def test_losses_are_computed_in_float32_under_autocast():
     assert loss.item() == pytest.approx(
         math.log1p(math.exp(-9)) + 1 - 1 / (4096 / (1 + math.exp(9)) + 1), rel=1e-4
     )
+
+
+def test_a_coarser_map_is_compared_with_a_mask_that_keeps_every_target():
+    mask = torch.zeros(1, 1, 5, 6)
+    mask[0, 0, 4, 3] = mask[0, 0, 1, 1] = 1  # the last row is alone in its pairs
+    half = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 1, 0]])
+    assert torch.equal(mask_of_size(mask, (3, 3))[0, 0], half)
+    assert torch.equal(mask_of_size(mask, (2, 2))[0, 0], torch.tensor([[1.0, 0], [1, 0]]))
+    assert mask_of_size(mask, (5, 6)) is mask
+    fine, coarse = torch.randn(1, 1, 5, 6), torch.randn(1, 1, 3, 3)
+    loss = SegmentationLoss(bce=1, iou=1)
+    both = loss([fine], mask) + loss([coarse], half[None, None])
+    torch.testing.assert_close(loss([fine, coarse], mask), both)
+
+
+@pytest.mark.parametrize("case", ["dense", "low", "second_empty", "all_empty"])
+@pytest.mark.parametrize("phase", ["warm", "full"])
+def test_sls_of_one_map_equals_the_published_one(case, phase):
+    golden = json.loads((GOLDEN / "mshnet_train.json").read_text())["sls"][case]
+    logits = 4 * torch.from_numpy(fill.image("mshnet/loss", (2, 1, 24, 40))).double()
+    logits = (logits - (0 if case == "dense" else 6)).requires_grad_()
+    mask = torch.from_numpy(fill.mask("mshnet/loss", (2, 1, 24, 40))).double()
+    mask[1 if case == "second_empty" else slice(0, 2 if case == "all_empty" else 0)] = 0
+    loss = build_loss(LossConfig("sls", {"warm_epochs": 2}))
+    loss.set_epoch({"warm": 1, "full": 2}[phase])
+    value = loss([logits], mask)
+    value.backward()
+    assert value.item() == pytest.approx(golden[phase]["loss"], rel=1e-12)
+    assert logits.grad.norm().item() == pytest.approx(golden[phase]["grad_norm"], rel=1e-9)
+    assert location_loss(logits.sigmoid(), mask).mean().item() == pytest.approx(golden["location"], rel=1e-12)
+
+
+def test_sls_is_the_mean_over_maps_of_any_network_and_past_its_warm_up_unless_told():
+    torch.manual_seed(0)
+    mask = (torch.rand(2, 1, 16, 16) > 0.8).float()
+    maps = [torch.randn(2, 1, 16, 16), torch.randn(2, 1, 8, 8)]
+    loss = SLS()
+    single = [loss(maps[:1], mask), loss(maps[1:], F.max_pool2d(mask, 2))]
+    torch.testing.assert_close(loss(maps, mask), sum(single) / 2)
+    loss.set_epoch(5)
+    iou = 1 - loss(maps[:1], mask)
+    assert 0 < iou < 1
+    assert not torch.isclose(1 - iou, single[0])
+    loss.set_epoch(6)
+    torch.testing.assert_close(loss(maps[:1], mask), single[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("phase", [0, 6])
+def test_sls_of_nothing_is_finite_and_so_is_its_gradient(phase):
+    logits = torch.full((1, 1, 8, 8), -200.0, requires_grad=True)  # a probability of exactly 0
+    loss = SLS()
+    loss.set_epoch(phase)
+    value = loss([logits], torch.zeros(1, 1, 8, 8))
+    value.backward()
+    assert value.item() == pytest.approx(1, abs=1e-3)  # length = s / (s + e) with s = 1e-4
+    assert logits.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("warm_epochs", [-1, 2.5, "many"])
+def test_a_warm_up_that_is_no_number_of_epochs_is_refused(warm_epochs):
+    with pytest.raises(ConfigError, match=r"loss\.warm_epochs: .* give a number of epochs"):
+        build_loss(LossConfig("sls", {"warm_epochs": warm_epochs}))
+
+
+@pytest.mark.parametrize("size", [(2, 3), (6, 6), (10, 12), (0, 0)])
+def test_a_map_of_another_size_is_refused(size):
+    with pytest.raises(ConfigError, match=rf"\({size[0]}, {size[1]}\), for images \(5, 6\)"):
+        mask_of_size(torch.zeros(1, 1, 5, 6), size)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from sam_spl.metrics import protocols_named, scores
 from sam_spl.models.registry import build_model
 from sam_spl.runtime import World, pick_device, pick_precision
 from sam_spl.weights.formats import save_weights
-from tests.conftest import TINY, fill, test
+from tests.conftest import NETWORKS, TINY, fill, test
 
 CPU = World(0, 1, torch.device("cpu"))
 
@@ -31,7 +31,7 @@ def _image(model: nn.Module, size: int = 64) -> Tensor:
     return torch.from_numpy(fill.image("gpu", (2, model.in_channels, size, size)))
 
 
-@pytest.mark.parametrize("name", ["sam_spl_t", "datransnet"])
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("precision", "closest", "farthest"), [("bf16", 2e-3, 0.2), ("fp16", 2e-4, 0.03)])
 def test_half_precision_agrees_with_float32(name, precision, closest, farthest, device):
     """Mean distance over the spread of the logits; at least ``closest``, or autocast would not be at work."""
@@ -47,7 +47,7 @@ def test_half_precision_agrees_with_float32(name, precision, closest, farthest, 
         assert closest < distance < farthest
 
 
-@pytest.mark.parametrize("name", ["sam_spl_t", "datransnet"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_channels_last_gives_the_same_logits_and_gradients(name, device):
     model = _network(name).to(device)
     image = _image(model).to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -18,17 +17,13 @@ from sam_spl.models.registry import build_model
 from sam_spl.weights.formats import read_weights, save_weights
 from sam_spl.weights.loading import load_model, load_strict
 from sam_spl.weights.published import from_published, to_published
-from tests.conftest import GOLDEN, fill
+from tests.conftest import GOLDEN, fill, golden_state
 from tests.models.golden_training import assert_trains_as_published
 
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, torch.Tensor]:
-    manifest = json.loads((GOLDEN / "datransnet_manifest.json").read_text())
-    return {
-        name: torch.from_numpy(np.asarray(fill.parameter(name, tuple(shape))))
-        for name, (shape, _) in manifest.items()
-    }
+    return golden_state("datransnet")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.models.golden_training import assert_trains_as_published
 
 def _golden_model(variant: str, **arguments) -> torch.nn.Module:
     model = build_model(f"sam_spl_{variant}", **arguments)
-    load_strict(model, from_published(golden_state(variant), SAM_SPL), "golden")
+    load_strict(model, from_published(golden_state(f"sam_spl_{variant}"), SAM_SPL), "golden")
     return model
 
 

@@ -20,7 +20,7 @@ from sam_spl.errors import ConfigError, InputError
 from sam_spl.metrics.target import components
 from sam_spl.models.registry import build_model
 from sam_spl.predict import export as export_module
-from sam_spl.predict.engines import ENGINES, load_exported
+from sam_spl.predict.engines import ENGINES, ExportedNetwork, load_exported
 from sam_spl.predict.export import calibration_inputs, export, image_files
 from sam_spl.weights.formats import sha256
 from tests.conftest import ROOT, TINY, write_folder
@@ -44,6 +44,17 @@ class Contrast(nn.Module):
         height, width = image.shape[-2:]
         image = F.pad(image, (0, -width % 32, 0, -height % 32), mode="replicate")
         return [8 * self.conv(image)[..., :height, :width], image]
+
+
+class ZeroBorder(Contrast):
+    """The same, with zeros around the normalised image."""
+
+    zero_padding = True
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        height, width = image.shape[-2:]
+        image = F.pad(image, (0, -width % 32, 0, -height % 32))
+        return [8 * self.conv(image)[..., :height, :width]]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +90,22 @@ def test_a_file_answers_for_any_batch_and_size_in_every_engine(exported, engine,
         (found,) = network(image)
         expected = Contrast()((image - 0.4) / 0.2)[0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_border_that_the_network_normalises_to_zero_goes_around_an_image():
+    seen = []
+
+    def answer(image):
+        seen.append(image)
+        return image[:, :1]
+
+    border, image = (0.25, 0.5, 0.75), torch.rand(2, 3, 33, 64)
+    (logits,) = ExportedNetwork(answer, 3, "none", "fp32", border)(image)
+    torch.testing.assert_close(logits, image[:, :1], rtol=0, atol=0)
+    around = torch.tensor(border)[:, None, None].expand(2, 3, 31, 64)
+    torch.testing.assert_close(torch.from_numpy(seen[0]), torch.cat([image, around], 2), rtol=0, atol=0)
+    ExportedNetwork(answer, 3, "none", "fp32")(image)
+    assert (seen[1][:, :, 33:] == seen[1][:, :, 32:33]).all()
 
 
 def test_a_file_says_what_it_needs_and_where_it_is_from(exported, weights):
@@ -261,9 +288,15 @@ def test_what_no_engine_can_use_is_refused_in_one_line(exported, weights, tmp_pa
         load_exported(exported, precision="bf16")
 
 
-def test_the_example_finds_the_targets_of_the_toolkit(exported, tmp_path):
+@pytest.mark.parametrize(("network", "area"), [(Contrast, 6), (ZeroBorder, 9)])
+def test_the_example_finds_the_targets_of_the_toolkit(network, area, installed, weights, tmp_path):
     images = write_folder(tmp_path / "set") / "images"
+    corner = np.full((48, 40), 40, np.uint8)
+    corner[-3:, -3:] = 220  # a target that the border decides
+    cv2.imwrite(str(images / "corner.png"), corner)
     files = sorted(images.iterdir())
+    exported = tmp_path / "a.onnx"
+    export(network().eval(), {**ABOUT, "image_size": None}, weights, exported)
     done = subprocess.run(
         [sys.executable, ROOT / "examples/onnx_detect.py", exported, *files],
         capture_output=True,
@@ -275,8 +308,9 @@ def test_the_example_finds_the_targets_of_the_toolkit(exported, tmp_path):
     for file in files:
         image = torch.from_numpy(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))[None, None] / 255
         with torch.inference_mode():
-            prob = Contrast()((image - 0.4) / 0.2)[0].sigmoid()[0, 0].numpy()
+            prob = network()((image - 0.4) / 0.2)[0].sigmoid()[0, 0].numpy()
         found = components(prob > 0.5)
+        assert file.stem != "corner" or found.areas.tolist() == [area]
         expected += [
             f"{file}: row {y:.1f} column {x:.1f} area {area}"
             for (x, y), area in zip(found.centroids, found.areas, strict=True)
@@ -292,6 +326,7 @@ def test_the_example_finds_the_targets_of_the_toolkit(exported, tmp_path):
         # Windows of 3 tokens of 16 pixels: none is added at 96 pixels, two at 64, one at 32.
         ("sam_spl_t", {**TINY, "stages": [1, 2, 3], "window_spec": [4, 2, 3]}),
         ("datransnet", {}),
+        ("sctransnet", {}),
     ],
 )
 def test_the_networks_answer_as_exported(installed, tmp_path, monkeypatch, name, arguments):
@@ -319,10 +354,16 @@ def test_the_networks_answer_as_exported(installed, tmp_path, monkeypatch, name,
     wide = [part for part in model.modules() if getattr(part, "keeps_float32", False)]
     kept = sum(p.numel() for part in wide for p in part.parameters())
     kept /= sum(p.numel() for p in model.parameters())
-    for precision, share, most in (("fp16", 0.6 + kept / 2, 0.02), ("int8", 0.8, 0.1)):
-        found = export(
-            model, about, tmp_path / "w.pt", tmp_path / "b.onnx", precision=precision, calibration=files
-        )
-        print(precision, found, (tmp_path / "b.onnx").stat().st_size / whole)
-        assert 0 < found.difference < most
+    images = [torch.from_numpy(x["image"]) for x in calibration_inputs(files, model.in_channels, about)]
+    # Of the logits, which random weights make as large as they please, and with them differences of
+    # probabilities.
+    for precision, share, most in (("fp16", 0.6 + kept / 2, 0.03), ("int8", 0.8, 0.3)):
+        export(model, about, tmp_path / "w.pt", tmp_path / "b.onnx", precision=precision, calibration=files)
+        network, _ = load_exported(tmp_path / "b.onnx")
+        with torch.inference_mode():
+            found = torch.cat([network(image)[0] for image in images])
+            expected = torch.cat([model((image - 0.4) / 0.2)[0] for image in images])
+        error = (found - expected).square().mean().sqrt() / expected.std()
+        print(name, precision, error, (tmp_path / "b.onnx").stat().st_size / whole)
+        assert 0 < error < most
         assert (tmp_path / "b.onnx").stat().st_size < share * whole

@@ -240,7 +240,7 @@ def test_testing_without_the_name_of_a_file_says_that_one_is_needed(words):
 
 def _published(folder: Path, name: str) -> Path:
     if name == "sam_spl":
-        torch.save(golden_state("t"), folder / "p.pth")
+        torch.save(golden_state("sam_spl_t"), folder / "p.pth")
         return folder / "p.pth"
     manifest = json.loads((GOLDEN / "datransnet_manifest.json").read_text())
     state = {

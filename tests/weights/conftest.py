@@ -11,7 +11,7 @@ from tests.conftest import TINY, golden_state
 
 @pytest.fixture(scope="session")
 def published() -> dict[str, torch.Tensor]:
-    return golden_state("t")
+    return golden_state("sam_spl_t")
 
 
 @pytest.fixture

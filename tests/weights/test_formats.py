@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,6 +91,29 @@ def test_files_that_are_no_weights_end_in_one_message_and_run_nothing(tmp_path, 
     with pytest.raises(InputError, match=message):
         read_weights(tmp_path / name)
     assert "bomb went off" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", [b"numpy.core", b"numpy._core"])  # of NumPy 1 and 2
+def test_numpy_numbers_beside_tensors_are_left_out_and_numpys_code_is_not_run(tmp_path, module):
+    content = {"state_dict": {"w": torch.ones(2)}, "mean_IOU": np.float64(0.67), "epoch": np.int64(3)}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    written = (tmp_path / "w.pt").read_bytes()
+    named, count = re.subn(rb"numpy\._?core(?=\.multiarray\n)", module, written)
+    assert count == 1  # the second number refers to the first's
+    (tmp_path / "w.pt").write_bytes(named)
+    assert torch.equal(read_weights(tmp_path / "w.pt").state["w"], torch.ones(2))
+    loaded = formats.read_torch(tmp_path / "w.pt")
+    assert {type(loaded[key]).__module__ for key in ("mean_IOU", "epoch")} == {formats.__name__}
+
+
+def test_what_is_no_number_is_no_weight_and_runs_nothing(tmp_path, capsys):
+    torch.save({"state_dict": {"w": torch.ones(2)}, "iou": np.array([_Bomb()], object)}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="pickled code"):
+        read_weights(tmp_path / "a.pt")
+    assert "bomb went off" not in capsys.readouterr().out
+    torch.save({"w": torch.ones(2), "iou": np.float64(0.67)}, tmp_path / "b.pt")
+    with pytest.raises(InputError, match=r"no plain state dict \(first keys: w, iou\)"):
+        read_weights(tmp_path / "b.pt")
 
 
 def test_a_failed_write_leaves_neither_file_nor_remains(tmp_path, tiny):

@@ -140,7 +140,7 @@ def test_a_network_declares_its_published_names_and_no_other_table_takes_them(ow
     assert (description["model"], description["mean"]) == ("mine", [0.0])
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
 
-    torch.save(golden_state("t"), own / "t.pth")  # and the tables of the others are for theirs
+    torch.save(golden_state("sam_spl_t"), own / "t.pth")  # and the tables of the others are for theirs
     assert load_model(own / "t.pth")[1]["model"] == "sam_spl_t"
     with pytest.raises(InputError, match=r"has dilation 1, these weights have 2"):
         save_weights(

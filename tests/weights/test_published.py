@@ -87,3 +87,10 @@ def test_a_prefix_is_dropped_only_where_every_name_has_it():
     mixed = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
     assert identify(mixed) == (mixed, None)
     assert list(identify({"module.a": mixed["b"]})[0]) == ["a"]
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "module.model.", "model.module."])
+def test_what_wraps_a_published_network_is_dropped_from_its_names(published, prefix):
+    named, known = identify({f"{prefix}{name}": value for name, value in published.items()})
+    assert known is SAM_SPL
+    assert named == from_published(published, SAM_SPL)
