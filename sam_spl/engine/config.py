@@ -167,7 +167,7 @@ class TestConfig(RuntimeConfig):
 
     __test__ = False  # no test class, whatever pytest thinks of its name
 
-    weights: str = MISSING  # weights file, run folder, or FILE.onnx of sam-spl export; [a,b] for several
+    weights: str = MISSING  # weights file, run folder, FILE.onnx of sam-spl export; tophat, ...; or [a,b]
     dataset: DatasetConfig = MISSING  # a file of configs/dataset/; [a,b] for one after the other
     precision: str = "fp32"  # fp32 | tf32 (CUDA) | bf16 | fp16 | auto
     split: str = "auto"  # test | val | train | all; auto: test, but all of a new folder without lists
@@ -177,7 +177,7 @@ class TestConfig(RuntimeConfig):
     compile: str = "auto"  # auto (on a CPU, where it pays) | true | false: the network's forward pass
     native_size: bool = False  # every image at its own size, whatever the weights say
     train_size: int | None = None  # of published DATransNet weights, which do not state it
-    model: str | None = None  # module:Class, for weights of a network of your own
+    model: str | None = None  # module:Class, for weights of your own network; or one without weights: tophat
     output_dir: str | None = None  # null: a folder beside the weights, named by what is tested
     protocols: list[str] = field(default_factory=lambda: ["native"])  # the first is compared with the others
     bootstrap: int = 1000  # resamples for 95 % intervals; 0: none

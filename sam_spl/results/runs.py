@@ -26,8 +26,9 @@ _NOT_RULES = ("scores", "intervals", "differs", "images", "note")
 
 
 def run_name(report: Report) -> str:
-    """The folder that the weights lie in."""
-    return Path(report["weights"]["file"]).parent.name
+    """The folder that the weights lie in; of a network without weights its own name."""
+    file = Path(report["weights"]["file"])
+    return file.stem if file.suffix == ".yaml" else file.parent.name
 
 
 def several_tests(reports: Sequence[Report]) -> str:
