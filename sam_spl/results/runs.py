@@ -31,6 +31,11 @@ def run_name(report: Report) -> str:
     return file.stem if file.suffix == ".yaml" else file.parent.name
 
 
+def is_fixed(report: Report) -> bool:
+    """Whether it is of a network without weights, which no training could make another."""
+    return report["weights"].get("trainable") is False
+
+
 def several_tests(reports: Sequence[Report]) -> str:
     """A sentence with the folders to choose from, where a run was tested more than once; else nothing."""
     files = [report["weights"]["file"] for report in reports]
