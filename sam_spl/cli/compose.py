@@ -15,7 +15,7 @@ from sam_spl.data.known import dataset_named
 from sam_spl.engine import auto
 from sam_spl.engine.config import TestConfig, TrainConfig
 from sam_spl.errors import ConfigError, nearest
-from sam_spl.models.registry import ModelConfig, model_names
+from sam_spl.models.registry import ModelConfig
 from sam_spl.registry import is_reference
 
 TRAIN_GROUPS = ("model", "dataset", "recipe", "loss", "experiment")
@@ -43,9 +43,6 @@ def test_config(words: Sequence[Word]) -> TestConfig:
     Raises:
         ConfigError: as :func:`train_config`.
     """
-    if not any(word.key == "weights" for word in words):  # a network that has none
-        known = model_names()
-        words = [*words, *(Word("weights", w.text) for w in words if w.key == "model" and w.text in known)]
     return _composed("test", TestConfig, {w.key: _text(w) for w in words if w.key == "dataset"}, words)
 
 

@@ -26,6 +26,7 @@ NAMES = (
     "visualize",
     "score",
     "compare",
+    "bench",
     "check",
     "prepare",
     "convert",

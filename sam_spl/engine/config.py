@@ -12,7 +12,7 @@ from omegaconf import MISSING
 from sam_spl.config import check_types, require, require_choice
 from sam_spl.data.config import CopyPasteConfig, DatasetConfig
 from sam_spl.errors import ConfigError
-from sam_spl.models.registry import ModelConfig
+from sam_spl.models.registry import ModelConfig, model_names
 from sam_spl.predict.config import ENGINES
 
 
@@ -167,7 +167,7 @@ class TestConfig(RuntimeConfig):
 
     __test__ = False  # no test class, whatever pytest thinks of its name
 
-    weights: str = MISSING  # weights file, run folder, FILE.onnx of sam-spl export; tophat, ...; or [a,b]
+    weights: str = ""  # file, run folder, FILE.onnx of sam-spl export; or [a,b]; "": model has none (tophat)
     dataset: DatasetConfig = MISSING  # a file of configs/dataset/; [a,b] for one after the other
     precision: str = "fp32"  # fp32 | tf32 (CUDA) | bf16 | fp16 | auto
     split: str = "auto"  # test | val | train | all; auto: test, but all of a new folder without lists
@@ -194,9 +194,11 @@ class TestConfig(RuntimeConfig):
         for key in ("image_size", "batch_size", "train_size"):
             value = getattr(self, key)
             require(value is None or value > 0, key, value, "must be a positive number")
+        if not self.weights and self.model in model_names():
+            self.weights = self.model  # of a network that has none
         for key in ("weights", "dataset"):
-            if getattr(self, key) == MISSING:
-                raise ConfigError(f"{key}: a value is required.")
+            if getattr(self, key) in ("", MISSING):
+                raise ConfigError(f"{key}: a value is required, as --{key} VALUE.")
         for key in ("bootstrap", "report", "figures", "overlays", "fa_budget"):
             value = getattr(self, key)
             require(0 <= value < math.inf, key, value, "must be a number from 0 up")
