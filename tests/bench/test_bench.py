@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from sam_spl.bench import tables
 from sam_spl.cli.main import execute
@@ -155,7 +157,27 @@ def test_a_row_states_what_was_measured_and_how(done):
     assert (fixed["seed"], fixed["minutes"], fixed["images_seen"], fixed["parameters"]) == ("", "", "0", "0")
 
 
-def test_seeds_give_other_weights_and_all_are_tested_on_the_same_images(done):
+def test_a_seed_gives_its_own_first_weights(run, tmp_path):
+    """At a learning rate that moves nothing: the clock decides how far a training gets."""
+    still = [
+        "narrow",
+        "train=[precision=fp32,optimizer.lr=1e-30,optimizer.eta_min=0]",
+        "--minutes",
+        "0.001",
+        "--seeds",
+    ]
+    weights = {}
+    for folder, seeds in (("a", "1,2"), ("b", "1")):
+        for file in run(tmp_path / folder, *still, seeds).glob("runs/*/best.safetensors"):
+            tensors = load_file(file)
+            weights[folder, file.parent.name[-1]] = torch.cat(
+                [tensors[key].flatten() for key in sorted(tensors)]
+            )
+    assert torch.equal(weights["a", "1"], weights["b", "1"])
+    assert not torch.equal(weights["a", "1"], weights["a", "2"])
+
+
+def test_all_seeds_and_networks_are_tested_on_the_same_images(done):
     table = rows(done)
     assert len({row["weights_sha256"] for row in table.values()}) == 5
     assert len({row["test_list_sha256"] for row in table.values()}) == 1
@@ -255,6 +277,10 @@ def test_a_row_that_fails_is_named_and_the_others_go_on(run, tmp_path, capfd):
         run(tmp_path, "broken", "narrow", "--seeds", "1")
     assert set(rows(tmp_path)) == {NARROW[0]}
     assert "ZeroDivisionError" in capfd.readouterr().err  # a fault keeps its traceback
+    with pytest.raises(InputError, match="1 of 2 rows failed"):
+        run(tmp_path, "wide", "tophat", "--seeds", "1", "train=[weights=absent.pt]")
+    assert f"error: {WIDE[0]}: weights: no file absent.pt" in capfd.readouterr().err
+    assert set(rows(tmp_path)) == {NARROW[0], "scenes-tophat"}
     assert tables.check(tmp_path) == []
 
 
