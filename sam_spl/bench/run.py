@@ -134,7 +134,7 @@ def measure(row: Row, folder: Path) -> None:
 
 def _cost(row: Row, result: Result) -> dict[str, Any]:
     """Of one image of the size that the network is trained on, at batch 1 and in float32."""
-    side = row.testing.dataset.image_size or _SIDE
+    side = (row.training or row.testing).dataset.image_size or _SIDE
     model, _ = load_network(row.testing.weights, network=row.testing.model)
     world = World(0, 1, pick_device(row.testing.device)).at("fp32")
     return {**asdict(cost_of(model, (side, side), world, _PASSES)), "image_size": side}

@@ -29,7 +29,7 @@ TABLES = {"table.txt": "text", "table.md": "markdown", "table.tex": "latex", "ta
 _PLOTTED = "iou"
 _COMMON = (
     "measured by sam-spl bench, equal training time for all; +-: standard deviation over seeds; weights "
-    "chosen on held-out training images, never on test images"
+    "chosen on validation images or held-out training images, never on test images"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -82,78 +83,72 @@ def bench(config: BenchConfig) -> None:
 
 
 def rows_of(config: BenchConfig) -> list[Row]:
-    """The rows that are asked for: each is a command line of ``sam-spl train`` and one of ``sam-spl test``.
+    """The rows that are asked for, each once.
 
     Raises:
         ConfigError: a name or a setting is not known, or ``train`` sets what the bench sets.
     """
+    from sam_spl.cli.grammar import split
+    from sam_spl.config import choice_named
+    from sam_spl.models.registry import is_trainable, network_class
+    from sam_spl.registry import is_reference
+
+    protocols_named(config.protocols)
+    rows = []
+    for network in (choice_named("model", one) for word in config.networks for one in split(word)):
+        trained = is_trainable(network_class(network))
+        if not trained and is_reference(network):
+            raise ConfigError(f"{network}: a detector without weights is known by its YAML file. Write one.")
+        rows += [_row(config, network, seed) for seed in (config.seeds if trained else [None])]
+    return list({row.name: row for row in rows}.values())
+
+
+def _row(config: BenchConfig, network: str, seed: int | None) -> Row:
+    """A command line of ``sam-spl train`` and one of ``sam-spl test``; without a seed the second alone."""
     from pathlib import Path
 
     from sam_spl.bench.run import Row
     from sam_spl.bench.tables import run_folder
     from sam_spl.cli.compose import test_config, train_config
-    from sam_spl.cli.grammar import parse, split
+    from sam_spl.cli.grammar import parse
     from sam_spl.cli.test import COMMAND as TEST
-    from sam_spl.config import choice_named, config_folders
-    from sam_spl.data.known import dataset_named
-    from sam_spl.models.registry import is_trainable, network_class
+    from sam_spl.config import config_folders
     from sam_spl.registry import is_reference
 
     assert config.dataset is not None
-    protocols_named(config.protocols)
-    sets = [f"dataset={TRAIN.translate['dataset'](config.dataset)}"]
+    dataset = TRAIN.translate["dataset"](config.dataset)
+    sets = [f"dataset={dataset}"]
     sets += [f"dataset.data_path={config.data_path}"] if config.data_path is not None else []
     sets += [f"dataset.lists={config.lists}"] if config.lists is not None else []
+    ending = f"-{config.minutes:g}min-seed{seed}" if seed is not None else ""
+    name = re.sub(r"[^\w.-]+", "_", f"{dataset}-{network.rpartition(':')[2]}{ending}")
+    run = run_folder(Path(config.output).expanduser(), name)
+    device = f"device={config.device}"
+    learn = [
+        *(f"model={network}", *sets, device, f"seed={seed}"),
+        *(f"trainer.minutes={config.minutes:g}", f"trainer.val_share={_VAL_SHARE}", "trainer.selection=val"),
+        *(f"save_dir={run}", "resume=auto"),
+    ]
+    examine = [
+        *(f"weights={network if seed is None else run}", *sets, device),
+        *("split=test", f"protocols=[{','.join(config.protocols)}]"),
+        *(f"output_dir={run / 'test'}", "report=0", "overlays=0"),
+        *([f"model={network}"] if is_reference(network) else []),
+    ]
+    own, given = ({word.key for word in parse(words, TRAIN).words} for words in (learn, config.train))
+    if taken := sorted(own & given):
+        raise ConfigError(f"train: {taken[0]} is set by the bench, for every row alike. Leave it out.")
+    learn += config.train
+    examine += [word for word in config.train if word.startswith("dataset.")]  # the test sees the same set
     files = [word for folder in config_folders()[:-1] for word in ("--config_dir", str(folder))]
-    named = config.dataset if config.dataset.startswith("[") else dataset_named(config.dataset)
-    rows: dict[str, Row] = {}
-    for network in (choice_named("model", one) for word in config.networks for one in split(word)):
-        trained = is_trainable(network_class(network))
-        if not trained and is_reference(network):
-            raise ConfigError(f"{network}: a detector without weights is known by its YAML file. Write one.")
-        for seed in config.seeds if trained else (None,):
-            ending = f"-{config.minutes:g}min-seed{seed}" if trained else ""
-            name = _file_name(f"{named}-{network.rpartition(':')[2]}{ending}")
-            runs = run_folder(Path(config.output).expanduser(), name)
-            learn = [
-                f"model={network}",
-                *sets,
-                *(f"trainer.minutes={config.minutes:g}", f"trainer.val_share={_VAL_SHARE}"),
-                *("trainer.selection=val", f"seed={seed}", f"device={config.device}"),
-                *(f"save_dir={runs}", "resume=auto"),
-            ]
-            examine = [
-                f"weights={runs if trained else network}",
-                *([f"model={network}"] if is_reference(network) else []),
-                *sets,
-                *("split=test", f"protocols=[{','.join(config.protocols)}]", f"device={config.device}"),
-                *(f"output_dir={runs / 'test'}", "report=0", "overlays=0"),
-            ]
-            extra = parse(config.train, TRAIN).words
-            own = {word.key for word in parse(learn, TRAIN).words}
-            if taken := [word.key for word in extra if word.key in own]:
-                raise ConfigError(
-                    f"train: {taken[0]} is set by the bench, for every row alike. Leave it out."
-                )
-            rows[name] = Row(
-                name,
-                network,
-                train_config(parse([*learn, *config.train], TRAIN).words) if trained else None,
-                test_config(parse(examine, TEST).words),
-                {
-                    **(
-                        {"train": shlex.join(["sam-spl", "train", *files, *learn, *config.train])}
-                        if trained
-                        else {}
-                    ),
-                    "test": shlex.join(["sam-spl", "test", *files, *examine]),
-                },
-            )
-    return list(rows.values())
-
-
-def _file_name(text: str) -> str:
-    return "".join(mark if mark.isalnum() or mark in "._-" else "_" for mark in text)
+    commands = {"train": learn, "test": examine} if seed is not None else {"test": examine}
+    return Row(
+        name,
+        network,
+        train_config(parse(learn, TRAIN).words) if seed is not None else None,
+        test_config(parse(examine, TEST).words),
+        {of: shlex.join(["sam-spl", of, *files, *words]) for of, words in commands.items()},
+    )
 
 
 COMMAND = Command(

@@ -396,7 +396,7 @@ def test_the_commands_of_a_row_are_understood_and_say_what_ran(done, files):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["narrow", "train=[trainer.minutes=3]"], r"train: trainer\.minutes is set by the bench"),
+        (["narrow", "train=[trainer.minutes=0.002]"], r"train: trainer\.minutes is set by the bench"),
         (["narrow", "train=[trainer.selection=test]"], r"train: trainer\.selection is set by the bench"),
         (["narow"], r"'narow' is unknown\. Nearest: narrow"),
         (["narrow", "--minutes", "0"], r"minutes: 0\.0 is not valid"),
