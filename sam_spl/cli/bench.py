@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sam_spl.cli.command import Command
 from sam_spl.cli.train import COMMAND as TRAIN
 from sam_spl.config import require
 from sam_spl.errors import ConfigError, InputError
-from sam_spl.metrics.protocols import PROTOCOLS, protocols_named
 
 if TYPE_CHECKING:
     from sam_spl.bench.run import Row
@@ -38,7 +37,7 @@ class BenchConfig:
     seeds: list[int] = field(default_factory=lambda: [1, 2])  # a row of each network for each
     output: str = "bench"  # folder of tables, evidence and runs
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
-    protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))  # the first one is drawn
+    protocols: list[str] = field(default_factory=list)  # the first one is drawn; none named: all there are
     train: list[str] = field(default_factory=list)  # settings for all trainings: train=[trainer.batch_size=4]
     check: str | None = None  # folder of a bench, whose tables are compared with its evidence
 
@@ -90,16 +89,21 @@ def rows_of(config: BenchConfig) -> list[Row]:
     """
     from sam_spl.cli.grammar import split
     from sam_spl.config import choice_named
+    from sam_spl.metrics.protocols import PROTOCOLS, protocols_named
     from sam_spl.models.registry import is_trainable, network_class
     from sam_spl.registry import is_reference
 
-    protocols_named(config.protocols)
+    protocols = config.protocols or list(PROTOCOLS)
+    protocols_named(protocols)
     rows = []
     for network in (choice_named("model", one) for word in config.networks for one in split(word)):
         trained = is_trainable(network_class(network))
         if not trained and is_reference(network):
             raise ConfigError(f"{network}: a detector without weights is known by its YAML file. Write one.")
-        rows += [_row(config, network, seed) for seed in (config.seeds if trained else [None])]
+        rows += [
+            _row(replace(config, protocols=protocols), network, seed)
+            for seed in (config.seeds if trained else [None])
+        ]
     return list({row.name: row for row in rows}.values())
 
 

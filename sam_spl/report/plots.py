@@ -87,13 +87,13 @@ def ranking_plot(found: Ranking) -> Figure:
     return picture
 
 
-def value_over_time(points: Sequence[Point], figure: str, machine: str) -> Figure:
+def value_over_time(points: Sequence[Point], figure: str, title: str) -> Figure:
     """A figure over the time of one image, logarithmic.
 
     Args:
         points: of the networks.
         figure: key of the figure.
-        machine: that the times are of.
+        title: the images and the machine.
     """
     from matplotlib.figure import Figure
 
@@ -109,8 +109,9 @@ def value_over_time(points: Sequence[Point], figure: str, machine: str) -> Figur
         axes.plot([x], [y], "o", color=_BLUE)
         axes.annotate(one.name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
-    axes.margins(0.12)
-    axes.set_xlabel(f"ms an image ({machine})")
+    axes.margins(x=0.25, y=0.12)  # for the names on the right
+    axes.set_title(title, fontsize=8)
+    axes.set_xlabel("ms an image")
     axes.set_ylabel(about.heading)
     axes.grid(color=_GREY, linewidth=0.5)
     return picture

@@ -118,6 +118,35 @@ def test_ipi_takes_bright_points_out_of_a_background_of_low_rank():
     assert IPI(patch=90, step=1).filtered(image[:40, :40]).shape == (40, 40)  # one patch
 
 
+def test_ipi_ends_where_each_part_is_what_its_norm_leaves_of_the_rest():
+    """At the minimum: B = D - T less mu in singular values, and T = D - B less lambda mu in entries."""
+    rng = np.random.default_rng(0)
+    data = rng.random((30, 4)) @ rng.random((4, 20)) + 2.0 * (rng.random((30, 20)) < 0.03)
+    sparse = IPI(tolerance=1e-12, steps=5000)._sparse_part(data)
+    mu, weight = 0.05 * np.linalg.svd(data)[1][3], 1 / 30**0.5
+    left, singular, right = np.linalg.svd(data - sparse, full_matrices=False)
+    low = left * np.maximum(singular - mu, 0) @ right
+    rest = data - low
+    np.testing.assert_allclose(sparse, np.sign(rest) * np.maximum(np.abs(rest) - weight * mu, 0), atol=1e-6)
+    assert 0 < (sparse != 0).mean() < 0.5
+
+
+def test_ipi_takes_the_median_of_the_patches_that_hold_a_pixel():
+    class Given(IPI):
+        def _sparse_part(self, data):
+            return rng.random(data.shape)
+
+    rng, (height, width), patch, step = np.random.default_rng(1), (34, 41), 12, 5
+    left = Given(patch=patch, step=step).filtered(np.zeros((height, width), np.float32))
+    starts = [sorted({*range(0, side - patch, step), side - patch}) for side in (height, width)]
+    places = [(top, at) for top in starts[0] for at in starts[1]]
+    shown = np.random.default_rng(1).random((patch * patch, len(places)))
+    maps = np.full((len(places), height, width), np.nan)
+    for k, (top, at) in enumerate(places):
+        maps[k, top : top + patch, at : at + patch] = shown[:, k].reshape(patch, patch)
+    np.testing.assert_allclose(left, np.nanmedian(maps, axis=0), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
