@@ -23,7 +23,19 @@ MAY_USE = {
     "report": {"data", "metrics"},
     "results": {"data", "metrics"},
     "engine": {"models", "weights", "data", "metrics", "predict", "results", "report"},
-    "cli": {"models", "weights", "data", "metrics", "predict", "results", "report", "engine", "demo"},
+    "bench": {"models", "weights", "data", "metrics", "predict", "results", "report", "engine"},
+    "cli": {
+        "models",
+        "weights",
+        "data",
+        "metrics",
+        "predict",
+        "results",
+        "report",
+        "engine",
+        "demo",
+        "bench",
+    },
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in MAY_USE)
 

@@ -53,7 +53,9 @@ def calibrate(config: CalibrateConfig) -> None:
         dataset = DatasetConfig.named(config.dataset, data_path=config.data_path, lists=config.lists)
     weights = find_weights(config.weights)
     target = Path(config.output).expanduser() if config.output else None
-    target = target or weights.with_name(f"{weights.stem}-calibrated.safetensors")
+    # A network without weights has its name, of a file of configs/, in place of them.
+    beside = Path("checkpoints") if weights.suffix == ".yaml" else weights.parent
+    target = target or beside / f"{weights.stem}-calibrated.safetensors"
     test = TestConfig(
         weights=str(weights),
         dataset=dataset,

@@ -28,6 +28,7 @@ NAMES = (
     "visualize",
     "score",
     "compare",
+    "bench",
     "check",
     "prepare",
     "convert",

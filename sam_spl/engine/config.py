@@ -19,7 +19,7 @@ from sam_spl.config import (
 )
 from sam_spl.data.config import CopyPasteConfig, DatasetConfig
 from sam_spl.errors import ConfigError
-from sam_spl.models.registry import ModelConfig
+from sam_spl.models.registry import ModelConfig, model_names
 from sam_spl.predict.config import ENGINES
 
 _MOST = 10**7  # epochs, or images in a batch
@@ -180,7 +180,7 @@ class TestConfig(RuntimeConfig):
 
     __test__ = False  # no test class, whatever pytest thinks of its name
 
-    weights: str = MISSING  # weights file, run folder, or FILE.onnx of sam-spl export; [a,b] for several
+    weights: str = ""  # file, run folder, FILE.onnx of sam-spl export; or [a,b]; "": model has none (tophat)
     dataset: DatasetConfig = MISSING  # a file of configs/dataset/; [a,b] for one after the other
     precision: str = "fp32"  # fp32 | tf32 (CUDA) | bf16 | fp16 | auto
     split: str = "auto"  # test | val | train | all; auto: test, but all of a new folder without lists
@@ -190,7 +190,7 @@ class TestConfig(RuntimeConfig):
     compile: str = "auto"  # auto (on a CPU, where it pays) | true | false: the network's forward pass
     native_size: bool = False  # every image at its own size, whatever the weights say
     train_size: int | None = None  # of published DATransNet weights, which do not state it
-    model: str | None = None  # module:Class, for weights of a network of your own
+    model: str | None = None  # module:Class, for weights of your own network; or one without weights: tophat
     output_dir: str | None = None  # null: a folder beside the weights, named by what is tested
     protocols: list[str] = field(default_factory=lambda: ["native"])  # the first is compared with the others
     bootstrap: int = 1000  # resamples for 95 % intervals; 0: none
@@ -210,9 +210,11 @@ class TestConfig(RuntimeConfig):
         require(size is None or 0 < size <= _MOST, "batch_size", size, f"must be a number from 1 to {_MOST}")
         require_resamples(self.bootstrap)
         require_folder(self.output_dir, "output_dir")
+        if not self.weights and self.model in model_names():
+            self.weights = self.model  # of a network that has none
         for key in ("weights", "dataset"):
-            if getattr(self, key) == MISSING:
-                raise ConfigError(f"{key}: a value is required.")
+            if getattr(self, key) in ("", MISSING):
+                raise ConfigError(f"{key}: a value is required, as --{key} VALUE.")
         for key in ("report", "figures", "overlays", "fa_budget"):
             value = getattr(self, key)
             require(0 <= value < math.inf, key, value, "must be a number from 0 up")

@@ -425,13 +425,15 @@ class Trainer:
     def finish_epoch(self, scored: Mapping[str, Any]) -> None:
         """Write the epoch down, and what is due of the weights."""
         self.epoch += 1
-        images = len(self.sampler) if self.step == self.steps else self.step * self.group
+        of_this = len(self.sampler) if self.step == self.steps else self.step * self.group
+        images = of_this * self.world.size
         row = {
             "epoch": self.epoch,
             "loss": self.world.mean(self.total / self.seen),
             "lr": self.lr,
             "seconds": round(self.seconds, 2),
-            "images_per_second": round(images * self.world.size / self.seconds, 2),
+            "images_seen": images,
+            "images_per_second": round(images / self.seconds, 2),
             **({"bad_steps": self.bad} if self.bad else {}),
             **({"bad_samples": self.skipped} if self.skipped else {}),
             **scored,

@@ -376,7 +376,7 @@ def _describe(
         "image_size": network_input(config.dataset)["image_size"],
         "resize": config.dataset.resize,
         "trained_on": (saved and saved.state["description"].get("trained_on")) or _trained_on(config, data),
-        "settings": _settings(config),
+        "settings": settings_of(config),
         "selected_by": f"IoU on the {val} images" if val else "last epoch",
         "sam_spl": sam_spl.__version__,
     }
@@ -428,7 +428,7 @@ _NOT_SETTINGS = (
 )
 
 
-def _settings(config: TrainConfig) -> str:
+def settings_of(config: TrainConfig) -> str:
     """A fingerprint of the configuration without seed, device and paths: equal for repeated runs."""
     settings = plain(config)
     for key in _NOT_SETTINGS:

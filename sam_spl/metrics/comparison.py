@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from sam_spl.metrics.figures import Array, Columns
 from sam_spl.metrics.resampling import (
@@ -91,6 +91,8 @@ class Comparison:
         image_variance: of ``value``, from the choice of images; what runs share only, where there are
             several.
         run_variance: of one run's figure on these images, by method; empty where no method has several runs.
+        p: that ``value`` is not 0, two-sided: 1 less the level of the interval that just reaches 0. 1 where
+            there is no interval.
     """
 
     value: float
@@ -100,6 +102,7 @@ class Comparison:
     first_smaller: float
     image_variance: float
     run_variance: tuple[float, ...]
+    p: float
 
     @property
     def spread_known(self) -> bool:
@@ -176,9 +179,10 @@ def _compared(of: Drawn, sides: Sequence[slice]) -> Comparison:
     if images <= _ROUNDING * of.image_variance:
         images = 0.0
     # The sum of both deviations, each by its quantiles.
-    deviations = of.pivots[:, None] * images**0.5 if images else np.zeros((1, 1))
+    of_images = of.pivots * images**0.5 if images else np.zeros_like(of.pivots)
+    deviations, freedom = of_images[:, None], 1.0
     if of_runs.any():
-        freedom = of_runs.sum() ** 2 / (of_runs**2 / freedoms).sum()
+        freedom = float(of_runs.sum() ** 2 / (of_runs**2 / freedoms).sum())
         deviations = deviations + of_runs.sum() ** 0.5 * stdtrit(freedom, (np.arange(100) + 0.5) / 100)
     low, high = edges(deviations)
     larger = smaller = 0.0
@@ -195,7 +199,20 @@ def _compared(of: Drawn, sides: Sequence[slice]) -> Comparison:
         smaller,
         images,
         tuple(between.tolist()) if several.any() else (),
+        _p(of.value, of_images, float(of_runs.sum()) ** 0.5, freedom) if known else 1.0,
     )
+
+
+def _p(value: float, of_images: Array, of_runs: float, freedom: float) -> float:
+    """The share of deviations (of images, plus a Student t times ``of_runs``) as far as ``value``."""
+    if of_runs:
+        above, below = (stdtr(freedom, sign * (of_images - value) / of_runs) for sign in (1, -1))
+    else:
+        above, below = ((sign * (of_images - value) >= 0).astype(float) for sign in (1, -1))
+    tails = [
+        (1 + np.where(np.isnan(of_images), 1.0, side).sum()) / (1 + len(side)) for side in (above, below)
+    ]
+    return 1.0 if np.isnan(value) else float(min(1.0, 2 * min(tails)))
 
 
 def _own(influence: Array) -> float:

@@ -136,6 +136,11 @@ def built_from(model: nn.Module) -> dict[str, Any]:
     return made
 
 
+def is_trainable(network: nn.Module | type[nn.Module]) -> bool:
+    """Whether training changes anything in a network: false where it says ``trainable = False``."""
+    return bool(getattr(network, "trainable", True))
+
+
 def freeze_trunk(model: nn.Module) -> None:
     """Freeze the trunk of a network that has one, and remember that in its arguments."""
     freeze = getattr(model, "freeze_trunk", None)
@@ -145,11 +150,16 @@ def freeze_trunk(model: nn.Module) -> None:
 
 
 def build(config: ModelConfig) -> nn.Module:
-    """Build a network as configured, with what its recipe suggests.
+    """Build a network to train, as configured, with what its recipe suggests.
 
     Raises:
-        ConfigError: as :func:`build_model`.
+        ConfigError: as :func:`build_model`, or it has nothing to train.
     """
+    if not is_trainable(network_class(config.name)):
+        raise ConfigError(
+            f"model: {config.name} has nothing to train. Test it at once: "
+            f"sam-spl test --model {config.name} --dataset NAME"
+        )
     defaults = {} if is_reference(config.name) else model_file(config.name).get("arguments", {})
     said = {**defaults, **config.arguments}
     known = inspect.signature(network_class(config.name)).parameters

@@ -80,6 +80,8 @@ def used_parameters(model: nn.Module) -> int:
     """The numbers that the finest logits are computed from; heads for training alone are not among them."""
     copied = copy.deepcopy(model).eval().requires_grad_(True)
     parameters = list(copied.parameters())
+    if not parameters:
+        return 0
     logits = copied(torch.rand(1, channels_of(model), 64, 64))[0]
     gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
     return sum(p.numel() for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None)

@@ -27,7 +27,7 @@ from sam_spl.data.synthetic import SyntheticSource
 from sam_spl.errors import ConfigError, InputError
 from sam_spl.files import atomic
 from sam_spl.metrics.target import components, match
-from sam_spl.models.registry import channels_of
+from sam_spl.models.registry import channels_of, is_trainable
 from sam_spl.predict.engines import METADATA, MULTIPLE, ExportedNetwork, load_exported
 from sam_spl.resize import Image, resize_image
 from sam_spl.weights.formats import first_line, sha256
@@ -92,6 +92,11 @@ def export(
         InputError: the network cannot be converted, the file cannot be written, or a float32 file does not
             answer as the network does. Then no file is left.
     """
+    if not is_trainable(model):
+        raise InputError(
+            f"{weights}: a network without weights is no graph of tensors that a file could hold. Use it by "
+            f"its name: sam-spl predict --weights {description['model']}"
+        )
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
     normalise = normalise_of(description, channels_of(model))

@@ -7,6 +7,7 @@ import io
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from sam_spl.errors import InputError
@@ -28,12 +29,12 @@ def table(reports: Sequence[Report], form: str = "text") -> str:
 
     Args:
         reports: contents of ``results.json``.
-        form: text, markdown, latex or csv; the last has every column and full precision, and no means.
+        form: text, markdown, latex, html or csv; the last has every column and full precision, and no means.
 
     Raises:
         ConfigError: another form.
     """
-    write = _FORMS[form]
+    write = FORMS[form]
     tests = [(report, name) for report in reports for name in report["protocols"]]
     about = [described(report, name) for report, name in tests]
     if write is None:
@@ -178,6 +179,18 @@ def _escape(text: str) -> str:
     return text.replace("+-", r"$\pm$")
 
 
-_FORMS: Registry[Any] = Registry(
-    "--format", {"text": text_table, "markdown": _markdown, "latex": _latex, "csv": None}
+def _html(header: list[str], body: Body, left: int, common: str) -> str:
+    def line(cells: list[str], kind: str = "td") -> str:
+        return f"<tr>{''.join(f'<{kind}>{escape(cell)}</{kind}>' for cell in cells)}</tr>"
+
+    lines = [f"<table>{f'<caption>{escape(common)}</caption>' if common else ''}", line(header, "th")]
+    for title, section in body.items():
+        lines += [f'<tr><th colspan="{len(header)}">{escape(title)}</th></tr>'] if title else []
+        lines += map(line, section)
+    return "\n".join([*lines, "</table>"])
+
+
+#: How a table is written: header, rows by section, how many columns hold words, a line above. None: as CSV.
+FORMS: Registry[Any] = Registry(
+    "--format", {"text": text_table, "markdown": _markdown, "latex": _latex, "html": _html, "csv": None}
 )

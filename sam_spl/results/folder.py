@@ -57,7 +57,7 @@ def test_folder(
     """The folder beside a weights file that one kind of test of it is written into.
 
     Args:
-        weights: the file, not its run folder.
+        weights: the file, not its run folder; of a network without weights its YAML file.
         dataset: title of the set.
         lists: which split of the set, ``none`` or nothing where it has no lists.
         split: train, val, test or all.
@@ -65,11 +65,12 @@ def test_folder(
         only: what tells the set from others of its title; six digits of a hash of it end the name.
         engine: of an exported file.
     """
-    file = weights.stem if weights.suffix == ".safetensors" else weights.name
+    file = weights.stem if weights.suffix in (".safetensors", ".yaml") else weights.name
     parts = [file, engine, dataset, "" if lists == "none" else lists, split, str(image_size or "native")]
     parts += [_digits(only, 6)] if only else []
-    # Weights that come with the toolkit may lie where no user writes.
-    beside = Path("checkpoints") if weights.parent == weights_folder() else weights.parent
+    # What comes with the toolkit may lie where no user writes.
+    comes_along = weights.parent == weights_folder() or weights.suffix == ".yaml"
+    beside = Path("checkpoints") if comes_along else weights.parent
     return beside / "-".join(["test", *(_safe(part) for part in parts if part)])
 
 

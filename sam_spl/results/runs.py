@@ -26,8 +26,14 @@ _NOT_RULES = ("scores", "intervals", "differs", "images", "note")
 
 
 def run_name(report: Report) -> str:
-    """The folder that the weights lie in."""
-    return Path(report["weights"]["file"]).parent.name
+    """The folder that the weights lie in; of a network without weights its own name."""
+    file = Path(report["weights"]["file"])
+    return file.stem if file.suffix == ".yaml" else file.parent.name
+
+
+def is_fixed(report: Report) -> bool:
+    """Whether it is of a network without weights, which no training could make another."""
+    return report["weights"].get("trainable") is False
 
 
 def several_tests(reports: Sequence[Report]) -> str:

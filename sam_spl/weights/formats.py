@@ -17,11 +17,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sam_spl.config import weights_folder
+from sam_spl.config import choice_named, group_files, weights_folder
 from sam_spl.errors import InputError
 from sam_spl.files import atomic
 from sam_spl.foreign import brief, require_regular
 from sam_spl.models.published import Published
+from sam_spl.models.registry import is_trainable, model_file, model_names, network_class
 from sam_spl.weights.description import check_description
 from sam_spl.weights.published import identify, published_file
 
@@ -63,7 +64,8 @@ def read_weights(file: str | Path, network: Any = None) -> Weights:
 
     Args:
         file: ``.safetensors`` or ``.pt`` of ours, a run folder (its ``best``, else ``last``), published
-            weights or a training checkpoint around them, a plain state dict, or a SAM 2 / 2.1 checkpoint.
+            weights or a training checkpoint around them, a plain state dict, or a SAM 2 / 2.1 checkpoint; or
+            the name of a network without weights, which its YAML file describes.
         network: a class or a model whose published names are tried before those of ``configs/model/``.
 
     Raises:
@@ -72,6 +74,8 @@ def read_weights(file: str | Path, network: Any = None) -> Weights:
     path = find_weights(file)
     if path.suffix.lower() == ".onnx":
         raise InputError(f"{path}: an exported file is for test and predict alone. Give its weights file.")
+    if path.suffix == ".yaml":
+        return _training_free(path)
     if path.suffix == ".safetensors":
         state, description = _read_safetensors(path)
         return _plain(path, state, network) if description is None else _ours(path, state, description)
@@ -100,7 +104,8 @@ def read_weights(file: str | Path, network: Any = None) -> Weights:
 def find_weights(file: str | Path) -> Path:
     """The weights file that ``file`` means: itself, the best of a run folder, or a file that comes along.
 
-    Files that come with the toolkit are known by their names alone, as ``datransnet-sirst``, anywhere.
+    Files that come with the toolkit are known by their names alone, as ``datransnet-sirst``, anywhere. What
+    a network without weights computes is all in its YAML file: its name means that.
     """
     if not str(file).strip():  # as a path it would be the current folder
         raise InputError("weights: no file is named. Give a weights file or a run folder.")
@@ -115,6 +120,13 @@ def find_weights(file: str | Path) -> Path:
     shipped = {one.stem: one for one in sorted(weights_folder().glob("*.safetensors"))}
     if str(file) in shipped:
         return shipped[str(file)]
+    if (name := choice_named("model", str(file))) in model_names():
+        if not is_trainable(network_class(name)):
+            return group_files("model")[name]
+        raise InputError(
+            f"weights: {name} is a network, whose weights are trained. Give its weights file or run folder, "
+            f"or train one: sam-spl train --model {name} --dataset NAME"
+        )
     raise InputError(
         f"weights: no file {path} (from {Path.cwd()}). Give a weights file, a run folder"
         + (f", or one of {', '.join(shipped)}." if shipped else ".")
@@ -274,7 +286,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _ours(path: Path, state: Any, description: Any) -> Weights:
-    _check_tensors(path, state)
+    if state != {}:  # of a network without weights
+        _check_tensors(path, state)
     return Weights(path, state, check_description(description, path))
 
 
@@ -282,6 +295,19 @@ def _plain(path: Path, state: Any, network: Any) -> Weights:
     _check_tensors(path, state)
     state, published = identify(state, network)
     return Weights(path, state, {}, published)
+
+
+def _training_free(path: Path) -> Weights:
+    """Of the YAML file of a network without weights: no tensor, and what there is to say of it."""
+    name = path.stem
+    if group_files("model").get(name) != path:
+        raise InputError(
+            f"{path}: holds no weights. Give a .pt, .pth or .safetensors file with a state dict."
+        )
+    network = network_class(name)
+    arguments = model_file(name).get("arguments", {})
+    description = {"model": name, "arguments": arguments, **getattr(network, "input", {}), "trainable": False}
+    return Weights(path, {}, check_description(description, path))
 
 
 def _check_tensors(path: Path, state: Any) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +12,8 @@ from typing import Any
 
 import torch
 
+from sam_spl.bench.machine import cpu_info
+from sam_spl.bench.machine import machine as toolkit_machine
 from sam_spl.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,36 +135,12 @@ def _work(row: Row) -> tuple[Any, ...]:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What rows depend on: processor, cores, versions, commit."""
-    processor, flags = platform.processor() or platform.machine(), ""
-    with_info = Path("/proc/cpuinfo")
-    if with_info.is_file():
-        info = dict(text.split(":", 1) for text in with_info.read_text().splitlines() if ":" in text)
-        info = {key.strip(): value.strip() for key, value in info.items()}
-        processor, flags = info.get("model name", processor), info.get("flags", "")
-    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    flags = cpu_info().get("flags", "").split()
     return {
-        "cpu": processor,
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "flags": [flag for flag in _FLAGS if flag in flags.split()],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "torch": torch.__version__,
-        "commit": _commit(),
+        **toolkit_machine(device),
+        "flags": [flag for flag in _FLAGS if flag in flags],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _commit() -> str | None:
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None  # no checkout, or no git
 
 
 _KEY = ("name", "mode", "precision", "compiled", "reference", "image_size", "batch_size")

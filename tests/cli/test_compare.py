@@ -77,6 +77,34 @@ def test_what_is_not_there_and_unknown_forms_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"no results\.json there\. Test first: sam-spl test --dataset"):
         _compare(tmp_path / "nowhere")
     with pytest.raises(
-        ConfigError, match="format: html is not valid, choose one of text, markdown, latex, csv"
+        ConfigError, match="format: word is not valid, choose one of text, markdown, latex, html, csv"
     ):
-        CompareConfig(runs=["a"], format="html")
+        CompareConfig(runs=["a"], format="word")
+
+
+def test_networks_are_ranked_by_their_runs(tmp_path, capsys):
+    for name, seed, noise in (("a-1", 1, 0.01), ("a-2", 2, 0.01), ("b-1", 3, 0.2), ("b-2", 4, 0.2)):
+        report = result(name, seed, noise, images=60)
+        report["weights"]["title"] = name[0]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(report))
+    fixed = result("c", 5, 0.2, images=60)
+    fixed["weights"] = {"file": "/configs/model/c.yaml", "model": "c", "trainable": False}
+    (tmp_path / "c.json").write_text(json.dumps(fixed))
+
+    _compare(tmp_path, tmp_path / "c.json", rank="fa", picture=str(tmp_path / "ranking.png"))
+    shown = capsys.readouterr().out.partition("\nranking by ")[2].splitlines()
+    assert shown[0] == "Fa on SIRST, 60 images, protocol native; in brackets: 95 % intervals"
+    places = [line.split() for line in shown[2:5]]
+    assert places[0][:3] == ["1", "a", "2"]
+    assert {tuple(place[1:3]) for place in places[1:]} == {("b", "2"), ("c", "1")}
+    assert places[0][-3:] == ["2,", "3", "-"]  # better than both
+    assert [place[-2:] for place in places[1:]] == [["-", "3"], ["-", "2"]]
+    assert shown[5].startswith("The data support the order of 2 of 3 pairs")
+    assert (tmp_path / "ranking.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ConfigError, match=r"--rank: 2 results of one network"):
+        _compare(tmp_path / "a-1", tmp_path / "a-2", rank="iou")
+    with pytest.raises(ConfigError, match=r"picture: shows a ranking\. Add --rank iou"):
+        _compare(tmp_path, picture="x.png")
+    with pytest.raises(ConfigError, match="is no picture"):
+        _compare(tmp_path, rank="iou", picture=str(tmp_path / "x.doc"))

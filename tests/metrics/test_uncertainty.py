@@ -196,6 +196,7 @@ def test_runs_and_images_add_up():
     low, high = difference.interval
     half = stats.t.ppf(0.975, 4) * (2 * 0.03**2 / 3) ** 0.5
     assert (low, high) == pytest.approx((0.02 - half, 0.02 + half), rel=1e-6)
+    assert difference.p == pytest.approx(stats.ttest_ind(shifts + 0.02, shifts).pvalue, rel=0.01)
     # Of the nine pairs of runs, six of the first are above: 0.02 is less than one step of 0.03.
     assert difference.first_larger == pytest.approx(6 / 9)
     assert difference.first_smaller == pytest.approx(3 / 9)
@@ -210,6 +211,8 @@ def test_one_run_a_side_knows_of_images_only():
     of = compare_runs([_ious(base + noise)], [_ious(base)], _niou, resamples=4000)["niou"]
     half = 1.96 * noise.std() / 20
     assert of.interval == pytest.approx((noise.mean() - half, noise.mean() + half), abs=0.1 * half)
+    nearer = compare_runs([_ious(base + noise)], [_ious(base + 0.004)], _niou, resamples=4000)["niou"]
+    assert nearer.p == pytest.approx(stats.ttest_rel(base + noise, base + 0.004).pvalue, abs=0.02)
     assert of.run_variance == ()
     assert of.seeds(0.5) is None
 

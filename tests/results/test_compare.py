@@ -343,7 +343,7 @@ def test_rows_show_what_differs_in_how_they_were_made(change, column, values):
     assert f"{column} {values[0]}" not in text.splitlines()[0]
 
 
-@pytest.mark.parametrize("form", ["text", "markdown", "latex"])
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "html"])
 def test_rows_of_one_protocol_stand_together_under_its_name(form):
     """Two runs of one setting under two protocols: each section ends with the mean of its own rows."""
     runs = [result(f"a-{seed}", seed, 0.02, protocols=["native", "mshnet"]) for seed in (1, 2)]

@@ -1,0 +1,125 @@
+"""Pictures of several networks: their ranking, and what they score for their time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam_spl.errors import ConfigError
+from sam_spl.files import atomic
+from sam_spl.metrics.figures import FIGURES
+from sam_spl.metrics.ranking import Ranking
+from sam_spl.metrics.resampling import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+_BLUE, _GREEN, _GREY = "#0072b2", "#009e73", "#d5d9de"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network in a plot.
+
+    Attributes:
+        name: beside the point.
+        seconds: of one image.
+        value: of the figure, a ratio.
+        interval: of it.
+    """
+
+    name: str
+    seconds: float
+    value: float
+    interval: Interval | None
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a picture of the kind that its name ends with.
+
+    Raises:
+        ConfigError: of another kind than PNG, PDF and SVG.
+        InputError: it cannot be written.
+    """
+    path = Path(path).expanduser()
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "pdf", "svg"):
+        raise ConfigError(f"{path}: is no picture's name. Give one that ends in .png, .pdf or .svg.")
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=200)
+    return path
+
+
+def ranking_plot(found: Ranking) -> Figure:
+    """Means with intervals, and beside them which orders are supported.
+
+    On the right, a filled square says that the row's network is better than the column's; an empty one, with
+    p, that their order is open.
+    """
+    from matplotlib.figure import Figure
+
+    about, count = FIGURES[found.figure], len(found.places)
+    picture = Figure(figsize=(8, 1.4 + 0.42 * count), layout="constrained")
+    left, right = picture.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    for row, place in enumerate(found.places):
+        if place.interval is not None:
+            left.plot([about.scale * edge for edge in place.interval], [row, row], color=_BLUE, linewidth=2)
+        left.plot([about.scale * place.mean], [row], "o", color=_BLUE)
+        for column in range(row + 1, count):
+            told = found.supported(row, column)
+            right.add_patch(_square(column, row, _GREEN if told else _GREY, filled=told))
+            text = f"{found.p[row, column]:.2g}"
+            right.text(
+                column, row, text, ha="center", va="center", fontsize=7, color="white" if told else "black"
+            )
+    names = [f"{k + 1}  {place.name}" for k, place in enumerate(found.places)]
+    left.set_yticks(range(count), names)
+    left.set_xlabel(f"{about.heading}, 95 % intervals")
+    left.grid(axis="x", color=_GREY)
+    right.set_xticks(range(count), [str(k + 1) for k in range(count)])
+    right.set_xlim(0.4, count - 0.4)
+    right.set_ylim(count - 0.4, -0.6)
+    right.set_xlabel("better than (filled), with p")
+    right.tick_params(left=False)
+    return picture
+
+
+def value_over_time(points: Sequence[Point], figure: str, title: str) -> Figure:
+    """A figure over the time of one image, logarithmic.
+
+    Args:
+        points: of the networks.
+        figure: key of the figure.
+        title: the images and the machine.
+    """
+    from matplotlib.figure import Figure
+
+    about = FIGURES[figure]
+    picture = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = picture.subplots()
+    for one in points:
+        x, y = 1e3 * one.seconds, about.scale * one.value
+        if one.interval is not None:
+            axes.plot(
+                [x, x], [about.scale * edge for edge in one.interval], color=_GREY, linewidth=2, zorder=1
+            )
+        axes.plot([x], [y], "o", color=_BLUE)
+        axes.annotate(one.name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.25, y=0.12)  # for the names on the right
+    axes.set_title(title, fontsize=8)
+    axes.set_xlabel("ms an image")
+    axes.set_ylabel(about.heading)
+    axes.grid(color=_GREY, linewidth=0.5)
+    return picture
+
+
+def _square(x: float, y: float, colour: str, *, filled: bool) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(
+        (x - 0.42, y - 0.42), 0.84, 0.84, facecolor=colour if filled else "none", edgecolor=colour
+    )
