@@ -114,8 +114,9 @@ def training(setting: Setting) -> tuple[Work, Work]:
     loader = trainer.loader()
 
     def epoch(loader: Any) -> None:
-        with quiet(), one_opencv_thread():
-            trainer.train_epoch(loader)
+        trainer.step = 0  # the same epoch again
+        with quiet(), one_opencv_thread(), patch.object(trainer, "loader", lambda: loader):
+            trainer.train_epoch()
 
     def whole() -> None:
         epoch(loader)
@@ -163,12 +164,12 @@ def make_trainer(setting: Setting) -> Trainer:
 @contextmanager
 def training_stages(trainer: Trainer, watch: Stopwatch) -> Iterator[None]:
     """Time the parts of a training step where the trainer calls them."""
-    network = type(trainer.model)
+    network, update = type(trainer.model), trainer.update
     with (
         patch.object(network, "forward", watch.timed("forward", network.forward)),
-        patch.object(trainer, "loss", watch.timed("loss", trainer.loss)),
+        patch.object(update, "loss", watch.timed("loss", update.loss)),
         patch.object(torch.Tensor, "backward", watch.timed("backward", torch.Tensor.backward)),
-        patch.object(trainer, "_clip_gradient", watch.timed("clip", trainer._clip_gradient)),
+        patch.object(update, "_clip_gradient", watch.timed("clip", update._clip_gradient)),
         patch.object(trainer.optimizer, "step", watch.timed("optimizer", trainer.optimizer.step)),
         patch.object(Average, "update", watch.timed("EMA", Average.update)),
     ):

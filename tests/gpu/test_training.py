@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 import sam_spl
-from sam_spl.engine import trainer
+from sam_spl.engine import update
 from sam_spl.runtime import World
 from tests.conftest import TINY_OVERRIDES, Run, config_of, results_in, train, write_folder
 from tests.engine.test_distributed import TORCHRUN
@@ -70,7 +70,7 @@ def test_float16_trains_with_a_scaled_loss(device, tmp_path):
 
 
 def test_a_step_whose_gradients_overflow_is_left_out(device, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "GradScaler", partial(trainer.GradScaler, init_scale=2.0**100))
+    monkeypatch.setattr(update, "GradScaler", partial(update.GradScaler, init_scale=2.0**100))
     train([*SMALL, f"save_dir={tmp_path}", f"device={device}", "trainer.epochs=1", "precision=fp16"])
     last = torch.load(tmp_path / "last.pt", weights_only=True)
     assert last["scaler"]["scale"] == 2.0**98  # halved at each of the two steps
