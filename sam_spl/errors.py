@@ -19,6 +19,10 @@ class InputError(UserError):
     """Data, files or devices are not what they should be; commands end with exit code 1."""
 
 
+class NotFiniteError(InputError):
+    """A network's answer to an image is infinite or not a number."""
+
+
 class ConfigError(UserError):
     """A flag, key or value is not valid; commands end with exit code 2."""
 

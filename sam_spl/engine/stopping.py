@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: it ends at its next step, with everything saved."""
+"""Signals: those that ask a run to end, which it does at its next step, and those of loader processes that die."""
 
 from __future__ import annotations
 
@@ -60,3 +60,28 @@ class Stop:
         if self._at_once:
             self._at_once = False  # once: what cleans up is not to be disturbed
             raise Stopped(self.asked)
+
+
+@contextmanager
+def deaths_reported() -> Iterator[None]:
+    """Of child processes, as before, after the block; within it :func:`leave_deaths` may be called."""
+    handler = signal.getsignal(signal.SIGCHLD) if _takes_deaths() else None
+    try:
+        yield
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGCHLD, handler)
+
+
+def leave_deaths() -> None:
+    """Leave a dead loader process to whoever waits for its images, as PyTorch's loader does every 5 s.
+
+    The handler that PyTorch installs with the first loader raises at once, wherever the program is, so an update
+    or a file would be left half made.
+    """
+    if _takes_deaths():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _takes_deaths() -> bool:
+    return hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()

@@ -26,10 +26,10 @@ from sam_spl.engine.evaluator import evaluate
 from sam_spl.engine.loggers import Logger
 from sam_spl.engine.optim import Average, build_optimizer, learning_rate, set_learning_rate
 from sam_spl.engine.record import RunFolder, Saved
-from sam_spl.engine.stopping import Stop
+from sam_spl.engine.stopping import Stop, deaths_reported, leave_deaths
 from sam_spl.engine.update import Batch, Outcome, Update
 from sam_spl.engine.watchdog import Watchdog
-from sam_spl.errors import InputError, Stopped
+from sam_spl.errors import InputError, NotFiniteError, Stopped
 from sam_spl.metrics import DatasetCounts, scores
 from sam_spl.runtime import World, is_out_of_memory, leave_interrupts, place
 
@@ -252,6 +252,7 @@ class Trainer:
     def _groups_of(self, loader: DataLoader[dict[str, Any]]) -> Iterator[tuple[list[Batch], float]]:
         started = time.perf_counter()
         batches = iter(loader)
+        leave_deaths()
         while True:
             with self.watchdog.waiting():
                 group = list(islice(batches, self.config.trainer.accumulate))
@@ -266,7 +267,8 @@ class Trainer:
     def loader_processes(self) -> Iterator[None]:
         """Those that the block starts end with it."""
         try:
-            yield
+            with deaths_reported():
+                yield
         finally:
             self._loader = None
 
@@ -398,6 +400,10 @@ class Trainer:
             return {}
         try:
             counts = self._count(self.val_set)
+        except NotFiniteError as error:
+            raise InputError(
+                self._diverged(f"answers to validation images are not finite after epoch {epoch}")
+            ) from error
         except InputError as error:
             if self.config.on_bad_sample == "stop" or self.world.size > 1 or "out of memory" in str(error):
                 raise

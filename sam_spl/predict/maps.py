@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam_spl.errors import InputError
+from sam_spl.errors import NotFiniteError
 from sam_spl.resize import resize_logits
 
 Size = tuple[int, int]  # (H, W) in pixels
@@ -23,11 +23,11 @@ def check_finite(logits: Tensor, names: Sequence[str]) -> None:
         names: of the B images.
 
     Raises:
-        InputError: a value is infinite or not a number.
+        NotFiniteError: a value is infinite or not a number.
     """
     finite = logits.flatten(1).isfinite().all(1).tolist()
     for name in (name for name, fine in zip(names, finite, strict=True) if not fine):
-        raise InputError(
+        raise NotFiniteError(
             f"the network's answer to {name} is not finite. Use other weights, or precision=fp32 if these "
             "were trained so."
         )

@@ -166,7 +166,10 @@ def stop_after(epochs: int, save_dir: Path, extra: tuple[str, ...]) -> None:
 
 
 def test_a_non_finite_loss_stops_before_the_weights_are_touched(tmp_path):
-    with pytest.raises(InputError, match=r"the loss is (nan|inf) in epoch \d+, step \d+ .*optimizer\.lr"):
+    """The first step leaves giant weights, of which the second one and validation show what they are."""
+    with pytest.raises(
+        InputError, match=r"^answers to validation images are not finite after epoch 1\. .*optimizer\.lr"
+    ):
         _train(tmp_path / "r", "optimizer.name=sgd", "optimizer.args={}", "--lr", "1e30", "trainer.epochs=5")
     state = torch.load(tmp_path / "r" / "last.pt", weights_only=True)
     assert all(torch.isfinite(value).all() for value in state["model"].values())

@@ -293,7 +293,9 @@ def test_a_users_own_protocol_is_named_by_where_it_stands(cases, tmp_path):
     for names in ([f"{file}:MINE", f"{file}:OTHER"], [f"{file}:NATIVE"]):
         with pytest.raises(ConfigError, match=r"has the name '\w+' of another protocol"):
             protocols_named(names)
-    with pytest.raises(ConfigError, match="TEXT is not valid, give a sam_spl"):
+    with pytest.raises(
+        ConfigError, match=r"^protocols: .* is not valid, give a sam_spl\.metrics\.Protocol\.$"
+    ):
         protocols_named([f"{file}:TEXT"])
 
 

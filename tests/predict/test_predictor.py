@@ -234,7 +234,7 @@ def test_a_size_may_be_numpys(tmp_path):
 
 @pytest.mark.parametrize("words", [["weights="], ["weights=[]"], ["--weights", ""], ["--weights", "[]"]])
 def test_testing_without_the_name_of_a_file_says_that_one_is_needed(words):
-    with pytest.raises(InputError, match=r"^weights: no file is named"):
+    with pytest.raises(ConfigError, match=r"^weights: a value is required, as --weights VALUE"):
         test(["dataset=synthetic", "device=cpu", *words])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import resource
 import shutil
@@ -253,20 +252,18 @@ def test_a_set_that_is_gone_is_not_skipped_through(images, tmp_path, capsys, mon
 
 
 def test_a_loader_process_that_is_killed_is_started_again(whole, tmp_path, monkeypatch):
+    """In the middle of an update, of which half must not be left undone."""
     killed = []
 
     def kill_one(trainer):
-        victim = multiprocessing.active_children()[0]
-        os.kill(victim.pid, signal.SIGKILL)
-        victim.join()
-        killed.append(victim.pid)
+        victim = trainer.loader()._iterator._workers[0].pid
+        os.kill(victim, signal.SIGKILL)
+        os.waitid(os.P_PID, victim, os.WEXITED | os.WNOWAIT)
+        killed.append(victim)
 
     before_step(monkeypatch, 1, 1, kill_one)
     train([*WORDS, "num_workers=2", f"save_dir={tmp_path}"])
-    assert killed
-    assert f"DataLoader worker (pid {killed[0]}) is killed by signal: Killed" in log_of(tmp_path) or (
-        f"DataLoader worker (pid(s) {killed[0]}) exited unexpectedly" in log_of(tmp_path)
-    )
+    assert f"(DataLoader worker (pid(s) {killed[0]}) exited unexpectedly): started again" in log_of(tmp_path)
     assert differs(record(whole), record(tmp_path)) == []
 
 
