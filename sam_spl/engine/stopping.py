@@ -1,4 +1,4 @@
-"""Signals: those that ask a run to end, which it does at its next step, and those of loader processes that die."""
+"""Signals that ask a run to end, which it does at its next step; those of loader processes that die."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def deaths_reported() -> Iterator[None]:
 def leave_deaths() -> None:
     """Leave a dead loader process to whoever waits for its images, as PyTorch's loader does every 5 s.
 
-    The handler that PyTorch installs with the first loader raises at once, wherever the program is, so an update
-    or a file would be left half made.
+    The handler that PyTorch installs with the first loader raises at once, wherever the program is, so an
+    update or a file would be left half made.
     """
     if _takes_deaths():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
