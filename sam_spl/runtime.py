@@ -20,9 +20,12 @@ import cv2
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.nn.functional import all_reduce
+from torch.distributed.rendezvous import rendezvous
 
 from sam_spl.errors import ConfigError, InputError
+from sam_spl.rendezvous import agreed_name
 
 T = TypeVar("T")
 
@@ -155,8 +158,17 @@ def distributed(device: str, *, use_ddp: bool = False, deterministic: bool = Fal
         return
     end_with_launcher()
     on_gpu = chosen.type == "cuda"
+    timeout = timedelta(minutes=30)
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        store = PrefixStore(agreed_name(store, rank, size, timeout), store)
     dist.init_process_group(
-        "nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30), device_id=chosen if on_gpu else None
+        "nccl" if on_gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=size,
+        timeout=timeout,
+        device_id=chosen if on_gpu else None,
     )
     try:
         yield world

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -152,36 +153,61 @@ def test_without_synchronised_batchnorm_they_do_not(command, tmp_path):
     assert greatest_difference(tmp_path / "one", tmp_path / "two") > 1e-3
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def started_on_each(commands: Iterable[list[str]]) -> None:
+    """Run commands side by side, all of which have to end well."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    nodes = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for command in commands
+    ]
+    outputs = [node.communicate(timeout=200)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
+
+
 def test_two_machines_equal_one(tmp_path):
     """A launcher on each of two addresses, as on two nodes of a cluster."""
     words = [*NETWORKS["small"], *COMMON, "model.dropout=0.0"]
     train([*words, "trainer.batch_size=4", f"save_dir={tmp_path / 'one'}"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    nodes = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"),
-                *(f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port}"),
-                *(f"--local-addr=127.0.0.{rank + 1}", "training.py", *words, "trainer.batch_size=2"),
-                f"save_dir={tmp_path / 'two'}",
-            ],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    port = free_port()
+    started_on_each(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"),
+            *(f"--node-rank={rank}", "--master-addr=127.0.0.1", f"--master-port={port}"),
+            *(f"--local-addr=127.0.0.{rank + 1}", "training.py", *words, "trainer.batch_size=2"),
+            f"save_dir={tmp_path / 'two'}",
+        ]
         for rank in (0, 1)
-    ]
-    outputs = [node.communicate(timeout=200)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
+    )
     assert greatest_difference(tmp_path / "one", tmp_path / "two") < 1e-5
 
 
-def test_another_number_of_processes_goes_on_and_says_what_changes(alone, command, tmp_path):
-    words, _ = alone
+def test_processes_that_say_themselves_who_they_are_equal_one(tmp_path):
+    """As srun starts them, without torchrun."""
+    words, folder = [*NETWORKS["small"], *COMMON, "model.dropout=0.0"], tmp_path / "one"
+    train([*words, "trainer.batch_size=4", f"save_dir={folder}"])
+    port = free_port()
+    started_on_each(
+        [
+            *("env", f"RANK={rank}", f"LOCAL_RANK={rank}", "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1"),
+            *(f"MASTER_PORT={port}", sys.executable, "training.py", *words, "trainer.batch_size=2"),
+            f"save_dir={tmp_path / 'two'}",
+        ]
+        for rank in (0, 1)
+    )
+    assert greatest_difference(folder, tmp_path / "two") < 1e-5
+
+
+def test_another_number_of_processes_goes_on_and_says_what_changes(command, tmp_path):
+    words = [*NETWORKS["small"], *COMMON, "model.dropout=0.0"]
     folder = tmp_path / "run"
     train([*words, "trainer.batch_size=4", f"save_dir={folder}"])
     own = [word for word in words if word == MODEL]
