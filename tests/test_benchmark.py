@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 
 import pytest
 
@@ -64,11 +65,25 @@ def row(name="net", seconds=1.0, spread=0.01, **of):
 
 
 @pytest.fixture
-def compared(tmp_path, command):
+def called(monkeypatch, capsys):
+    """The script in this process: exit code, output and errors."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    script = runpy.run_path(str(ROOT / SCRIPT), run_name="script")
+
+    def run(*words):
+        with pytest.raises(SystemExit) as end:
+            script["finish"](lambda: script["benchmark"]([str(word) for word in words]))
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def compared(tmp_path, called):
     def run(old, new):
         for name, rows in (("old", old), ("new", new)):
             (tmp_path / f"{name}.json").write_text(json.dumps({"rows": rows}))
-        return command(SCRIPT, "--compare", tmp_path / "old.json", tmp_path / "new.json")
+        return called("--compare", tmp_path / "old.json", tmp_path / "new.json")
 
     return run
 
@@ -127,15 +142,15 @@ def test_stages_add_up_and_latency_has_its_row(net, tmp_path, command):
     ],
 )
 def test_a_row_is_slower_by_a_tenth_and_outside_both_spreads(compared, old, new, code, said):
-    done = compared([old], [new])
-    assert (done.returncode, done.stderr) == (code, "")
-    assert said in done.stdout
+    found, out, error = compared([old], [new])
+    assert (found, error) == (code, "")
+    assert said in out
 
 
 def test_rows_that_one_file_has_are_named_and_rows_of_another_kind_are_not_compared(compared):
-    done = compared([row("a"), row("b")], [row("b", seconds=2, reference=True), row("c"), row("a")])
-    assert done.returncode == 0
-    assert done.stdout.splitlines() == [
+    code, out, _ = compared([row("a"), row("b")], [row("b", seconds=2, reference=True), row("c"), row("a")])
+    assert code == 0
+    assert out.splitlines() == [
         "a test fp32 256 px batch 4: 1.000 times as long, within the spread",
         "b test fp32 256 px batch 4: only in the old file",
         "b test fp32 reference 256 px batch 4: only in the new file",
@@ -144,22 +159,22 @@ def test_rows_that_one_file_has_are_named_and_rows_of_another_kind_are_not_compa
 
 
 @pytest.mark.parametrize("content", ["no JSON", "[]", '{"rows": [{"name": "a"}]}', None])
-def test_a_file_that_is_no_result_is_one_line(tmp_path, command, content):
+def test_a_file_that_is_no_result_is_one_line(tmp_path, called, content):
     path = tmp_path / "file.json"
     if content is not None:
         path.write_text(content)
-    done = command(SCRIPT, "--compare", path)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    code, _, error = called("--compare", path)
+    assert code == 1
+    (line,) = error.splitlines()
     assert line.startswith("error: --compare: ") and str(path) in line
 
 
-def test_a_reference_that_is_none_is_one_line(net, command):
+def test_a_reference_that_is_none_is_one_line(net, called):
     words = ("--models", f"{net}:Net", "--no-memory", *TINY, "--reference")
     for name, said in (("number", "Return a torch.nn.Module"), ("absent", "has no 'absent'")):
-        done = command(SCRIPT, *words, f"{net}:{name}")
-        assert done.returncode in (1, 2)
-        assert len(done.stderr.splitlines()) == 1 and said in done.stderr
+        code, _, error = called(*words, f"{net}:{name}")
+        assert code in (1, 2)
+        assert len(error.splitlines()) == 1 and said in error
 
 
 def test_what_takes_too_long_or_too_much_memory_is_a_note(net, monkeypatch):

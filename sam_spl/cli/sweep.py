@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import re
@@ -110,7 +111,7 @@ def one_after_the_other(
     from sam_spl.results.compare import table
     from sam_spl.runtime import distributed
 
-    results, failed = list["Result"](), dict[str, UserError]()
+    results, failed = list["Result"](), dict[str, type[UserError]]()
     first = next(iter(configs.values()))
     shared = ("device", "use_ddp", "deterministic")
     if any(getattr(config, key) != getattr(first, key) for config in configs.values() for key in shared):
@@ -119,15 +120,16 @@ def one_after_the_other(
         for count, name in enumerate(configs, 1):
             if len(configs) > 1 and world.main:
                 print(f"\n[{count}/{len(configs)}] {name}", flush=True)
+            gc.collect()  # the network of the job before may wait in a cycle, with a GPU's memory
             try:
                 results += [result for result in one(name, world) if result is not None]
             except UserError as error:
                 if len(configs) == 1 or world.size > 1:
                     raise
-                failed[name] = error
+                failed[name] = type(error)  # alone: the error holds the network, in its traceback
                 print(f"error: {message(error)}", file=sys.stderr)
         if len(results) > 1 and world.main:
             print(f"\n{table([result.report for result in results])}")
     if failed:
-        worst = next(iter(failed.values())).__class__
+        worst = next(iter(failed.values()))
         raise worst(f"{len(failed)} of {len(configs)} failed: {', '.join(failed)}")

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -288,7 +289,16 @@ class Hungry(Small):
 """
 
 
-def test_out_of_memory_says_what_to_lower_and_a_sweep_goes_on(tmp_path, capsys):
+def test_out_of_memory_says_what_to_lower_and_a_sweep_goes_on_without_it(tmp_path, capsys, monkeypatch):
+    networks, kept = [], []
+    fit = Trainer.fit
+
+    def seen(trainer):
+        kept.append(sum(one() is not None for one in networks))
+        networks.append(weakref.ref(trainer.model))
+        fit(trainer)
+
+    monkeypatch.setattr(Trainer, "fit", seen)
     network = tmp_path / "hungry.py"
     network.write_text(HUNGRY)
     code, error = failure(
@@ -300,6 +310,7 @@ def test_out_of_memory_says_what_to_lower_and_a_sweep_goes_on(tmp_path, capsys):
         "error: out of memory on cpu with batches of 3 images of 32 pixels. Lower trainer.batch_size" in error
     )
     assert "1 of 2 failed" in error
+    assert kept == [0, 0]  # a failed network's memory is free for the next
     (good,) = tmp_path.glob("*Small*/last.pt")
     assert read_saved(good).state["epoch"] == 3
 
