@@ -131,7 +131,7 @@ def test_every_network_has_samples_and_a_loss_of_every_recipe_on_every_data_set(
             assert torch.isfinite(build_loss(config.loss)([torch.zeros(1, *mask.shape)], mask[None]))
 
 
-#: Every network with every recipe, and the data sets in turn. Each with a third of the other outside of the slow tests.
+#: Every network with every recipe, the data sets in turn; two thirds of them among the slow tests.
 STEPS = [
     pytest.param(*(model, recipe, SETS[k % len(SETS)]), marks=[pytest.mark.slow] if (m + r) % 3 else [])
     for k, ((m, model), (r, recipe)) in enumerate(product(enumerate(MODELS), enumerate(RECIPES)))
