@@ -390,10 +390,11 @@ def resumed_config(
     values = recorded(saved.config)
     for key in moved | (changed & set(MAY_CHANGE)):
         _put(values, key, now[key])
-    if "save_dir" not in changed:
+    if given is None or "save_dir" not in said:
         values["save_dir"] = str(saved.path.parent)  # where the run is now
     done, epochs = saved.state["epoch"], values["trainer"]["epochs"]
-    if epochs < done:
+    done += saved.state["within"].get("step", 0) > 0  # one that is begun is to be ended
+    if epochs < done and values["trainer"]["minutes"] is None:
         raise ConfigError(
             f"trainer.epochs: this run has {done} epochs already, not {epochs}. Give {done} or more."
         )

@@ -25,7 +25,7 @@ from sam_spl.engine.config import TrainConfig
 from sam_spl.engine.evaluator import evaluate
 from sam_spl.engine.loggers import Logger
 from sam_spl.engine.optim import Average, build_optimizer, learning_rate, set_learning_rate
-from sam_spl.engine.record import RunFolder, Saved
+from sam_spl.engine.record import PREVIOUS, RunFolder, Saved
 from sam_spl.engine.stopping import Stop, deaths_reported, leave_deaths
 from sam_spl.engine.update import Batch, Outcome, Update
 from sam_spl.engine.watchdog import Watchdog
@@ -148,13 +148,15 @@ class Trainer:
                     self.save()  # the epoch's updates are made, and its validation is not
                     raise
                 self.finish_epoch(scored)
+            self.check_stop()  # what comes after training is not to be begun
         for name, error in self.unsaved.items():
             raise InputError(f"the training is done, and its {name} is not saved: {error}")
 
     @property
     def done(self) -> bool:
         """Whether the last epoch is finished."""
-        return self.is_last(self.epoch)
+        within = self.config.trainer.minutes is not None and self.step > 0  # it is still to be validated
+        return self.is_last(self.epoch) and not within
 
     def is_last(self, epoch: int) -> bool:
         """Whether training ends after so many epochs."""
@@ -171,7 +173,8 @@ class Trainer:
         for follow in self.follow_epochs:
             follow(self.epoch)
         self.sampler.epoch = self.epoch
-        title = f"epoch {self.epoch + 1}/{self.config.trainer.epochs}"
+        of = "" if self.config.trainer.minutes is not None else f"/{self.config.trainer.epochs}"
+        title = f"epoch {self.epoch + 1}{of}"
         hidden = None if self.world.main else True
         images = len(self.sampler)
         with tqdm(
@@ -190,12 +193,14 @@ class Trainer:
                 if self.seen:
                     bar.set_postfix(loss=f"{self.total / self.seen:.4f}", refresh=False)
                 every = self.config.trainer.save_every_steps
-                if every and self.step % every == 0 and self.step < self.steps:
+                if every and self.step % every == 0 and self.step < self.steps and not self.bad_in_row:
                     self.save()
                 limit = self.config.trainer.minutes
-                self.over = limit is not None and self.world.any_of(self.minutes >= limit)
-                if self.over:
-                    break
+                if limit is not None:  # by one clock: the learning rate follows it in all processes
+                    self.minutes = self.world.mean(self.minutes)
+                    self.over = self.minutes >= limit
+                    if self.over:
+                        break
         self.check_stop()
         if not self.seen:
             raise InputError(self._diverged(f"no update of epoch {self.epoch + 1} could be made"))
@@ -236,18 +241,15 @@ class Trainer:
         Raises:
             RuntimeError: it was something else.
             InputError: there were too many.
-            Stopped: a signal that meant all processes of the job.
         """
         if "DataLoader worker" not in str(error):
             raise error
         why = str(error).split("\n")[0].rstrip(".")
-        self.check_stop()
         if count > _MOST_RESTARTS:
             raise InputError(_WORKERS_DIE.format(error=why)) from error
-        log.warning(
-            "a loader process has ended (%s): started again. If it was killed for memory, lower num_workers",
-            why,
-        )
+        if self.stop.asked is None:  # or the signal was for all processes of the job
+            remedy = "If it was killed for memory, lower num_workers"
+            log.warning("a loader process has ended (%s): started again. %s", why, remedy)
 
     def _groups_of(self, loader: DataLoader[dict[str, Any]]) -> Iterator[tuple[list[Batch], float]]:
         started = time.perf_counter()
@@ -352,8 +354,11 @@ class Trainer:
                 )
 
     def _diverged(self, what: str) -> str:
+        epoch, step = self.saved
+        # Whether weights that were saved within an epoch are good shows in later steps only.
+        within = f", step {step}, and {PREVIOUS} beside it those of the save before" if step else ""
         return (
-            f"{what}. {self.folder.last} keeps the weights of epoch {self.saved[0]}. Lower optimizer.lr (now "
+            f"{what}. {self.folder.last} keeps the weights of epoch {epoch}{within}. Lower optimizer.lr (now "
             f"{self.config.optimizer.lr:g}), set trainer.clip_grad=1 or precision=fp32, and start a new run; "
             f"--weights {self.folder.last} starts from those weights."
         )
@@ -472,7 +477,9 @@ class Trainer:
         self.write("curves.png", lambda: self.folder.draw(self.history, now=self.done))
         for logger in self.loggers:
             logger.log(row)
-        log.info("%s", _summary(row, self.config.trainer.epochs))
+        limit = self.config.trainer.minutes
+        of = f"/{self.config.trainer.epochs}" if limit is None else f" ({self.minutes:.2f} of {limit:g} min)"
+        log.info("%s", _summary(row, of))
 
     def write(self, name: str, how: Callable[[], None]) -> bool:
         """Write a file on the main process, or say why not and go on; whether that went well.
@@ -589,8 +596,8 @@ def synchronises(config: TrainConfig) -> bool:
     return config.trainer.batch_size < _FEW_IMAGES if choice == "auto" else choice == "true"
 
 
-def _summary(row: Mapping[str, Any], epochs: int) -> str:
-    parts = [f"epoch {row['epoch']}/{epochs} loss {row['loss']:.4f}"]
+def _summary(row: Mapping[str, Any], of: str) -> str:
+    parts = [f"epoch {row['epoch']}{of} loss {row['loss']:.4f}"]
     if row.get("iou") is not None:
         parts += [f"iou {row['iou']:.4f}"]
         parts += [f"pd {row['pd']:.4f}"] if row["pd"] is not None else []

@@ -30,7 +30,7 @@ from sam_spl.engine import auto
 from sam_spl.engine.config import TestConfig, TrainConfig
 from sam_spl.engine.loggers import LOGGERS, Logger
 from sam_spl.engine.losses import build_loss
-from sam_spl.engine.record import RunFolder, Saved, read_saved, resumed_config
+from sam_spl.engine.record import PREVIOUS, RunFolder, Saved, read_saved, resumed_config
 from sam_spl.engine.testing import test, test_part
 from sam_spl.engine.trainer import Trainer, synchronises
 from sam_spl.errors import ConfigError, InputError
@@ -139,8 +139,9 @@ def _saved(config: TrainConfig) -> Saved | None:
     if config.resume != "auto":
         return read_saved(config.resume)
     assert config.save_dir is not None
-    last = Path(config.save_dir).expanduser() / "last.pt"
-    return read_saved(last) if last.is_file() else None
+    folder = Path(config.save_dir).expanduser()
+    held = any((folder / name).is_file() for name in ("last.pt", PREVIOUS))
+    return read_saved(folder) if held else None
 
 
 def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mapping[str, str]) -> Run:
@@ -209,8 +210,10 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
             raise type(stopped)(_where_to_go_on(stopped, trainer, commands)) from None
         if world.main:
             folder.draw(trainer.history, now=True)
-            if saved is not None and saved.state["epoch"] == config.trainer.epochs:
-                log.info("all %d epochs were done before; --epochs N goes on", config.trainer.epochs)
+            if saved is not None and saved.state["epoch"] == trainer.epoch:
+                key = "epochs" if config.trainer.minutes is None else "minutes"
+                whole = getattr(config.trainer, key)
+                log.info("all %g %s were done before; trainer.%s=N goes on", whole, key, key)
             tested = f"{commands['test']} {_test_words(config, folder.path)}"
             log.info("done: weights and log in %s. Test with: %s", folder.path, tested)
     results = [result for one in tests if (result := test(one, world=world)) is not None]
@@ -221,8 +224,10 @@ def _where_to_go_on(stopped: KeyboardInterrupt, trainer: Trainer, commands: Mapp
     epoch, step = trainer.saved
     within = f" and {step} of {trainer.steps} steps of the next" if step else ""
     why = f"{stopped}: " if str(stopped) else ""
+    settings = trainer.config.trainer
+    of = f" of {settings.epochs}" if settings.minutes is None else ""
     return (
-        f"{why}{epoch} of {trainer.config.trainer.epochs} epochs{within} are saved. Go on with: "
+        f"{why}{epoch}{of} epochs{within} are saved. Go on with: "
         f"{commands['train']} {shlex.join(_resume_words(trainer.config, trainer.folder.path))}"
     )
 

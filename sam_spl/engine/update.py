@@ -80,8 +80,10 @@ class Update:
         norm = self._clip_gradient()
         # Read before the step, which cannot be undone. A GPU has the step's work queued by then.
         loss, length = torch.stack([torch.stack(losses).sum(), norm.to(losses[0].dtype)]).tolist()
-        # In float16 the scaler leaves a step out whose gradients overflow, and lowers its scale.
-        finite = math.isfinite(loss) and (self.scaler.is_enabled() or math.isfinite(length))
+        # In float16 the scaler leaves a step out whose gradients overflow, and lowers its scale: below 1 it
+        # is not the scale that makes them.
+        scaled = self.scaler.is_enabled()
+        finite = math.isfinite(loss) and (math.isfinite(length) or (scaled and self.scaler.get_scale() >= 1))
         bad = self.world.any_of(not finite)
         if bad:
             self._kept.restore()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 import sam_spl
+from sam_spl.data.normalise import Normalise
 from sam_spl.engine import update
 from sam_spl.runtime import World
 from tests.conftest import TINY_OVERRIDES, Run, config_of, results_in, train, write_folder
@@ -75,6 +77,20 @@ def test_a_step_whose_gradients_overflow_is_left_out(device, tmp_path, monkeypat
     last = torch.load(tmp_path / "last.pt", weights_only=True)
     assert last["scaler"]["scale"] == 2.0**98  # halved at each of the two steps
     assert last["optimizer"]["state"] == {}
+
+
+def test_gradients_that_no_scale_mends_are_bad_steps(device):
+    model = torch.nn.Conv2d(1, 1, 1).to(device)
+    model.weight.register_hook(lambda gradient: gradient * math.nan)
+    world = World(0, 1, torch.device(device), torch.float16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = update.Update(
+        *(model, model, lambda logits, mask: (logits - mask).square().mean(), Normalise((0.0,), (1.0,), 1)),
+        *(optimizer, None, 0.0, world),
+    )
+    batch = {"image": [torch.ones(1, 8, 8, dtype=torch.uint8)], "mask": torch.ones(1, 1, 8, 8), "name": ["x"]}
+    bad = [step([batch]).bad for _ in range(20)]
+    assert bad == [False] * 17 + [True] * 3  # from 2^16 the scale is halved down to 1, then to a half
 
 
 @pytest.fixture

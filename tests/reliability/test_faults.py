@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from sam_spl.cli.main import run
 from sam_spl.data.sources import Decoded
@@ -394,3 +395,51 @@ def test_one_process_that_ends_ends_all(deed, told, tmp_path, command):
     assert all(any(one in line for line in lines) for one in told) or "SIGKILL" in done.stderr
     assert "ConnectionResetError" not in done.stderr
     assert read_saved(tmp_path / "run").state["epoch"] == 1
+
+
+def test_weights_that_explode_within_an_epoch_do_not_take_the_place_of_both_saves(tmp_path, capsys):
+    words = [*WORDS, "optimizer.name=sgd", "optimizer.args={}", "optimizer.lr=1e30", "trainer.clip_grad=0"]
+    code, error = failure([*words, "trainer.save_every_steps=1", f"save_dir={tmp_path}"], capsys)
+    assert code == 1
+    assert (
+        "keeps the weights of epoch 0, step 1, and last.previous.pt beside it those of the save before"
+        in error
+    )
+    weights = torch.load(tmp_path / "last.previous.pt", weights_only=True)["model"]
+    assert max(float(value.abs().max()) for value in weights.values()) < 10
+
+
+DISTURBED = """
+import multiprocessing, os, time
+from pathlib import Path
+from tests.reliability.small import Small
+
+class Disturbed(Small):
+    "Its second process is slower, and loses a loader process; both write down their weights."
+
+    def forward(self, image):
+        if self.training:
+            rank = os.environ["RANK"]
+            sums = Path(__file__).with_name(f"sums{rank}")
+            with sums.open("a") as file:
+                print(repr(sum(p.double().abs().sum().item() for p in self.parameters())), file=file)
+            if rank == "1":
+                time.sleep(0.05)
+                if len(sums.read_text().splitlines()) == 6:
+                    multiprocessing.active_children()[0].kill()
+        return super().forward(image)
+"""
+
+
+def test_processes_stay_alike_by_minutes_and_where_one_loses_a_loader(tmp_path, command):
+    """One clock for all, and no talk between processes of what befell one of them."""
+    network = tmp_path / "disturbed.py"
+    network.write_text(DISTURBED)
+    words = [f"model={network}:Disturbed", *WORDS[1:], f"save_dir={tmp_path / 'run'}", "num_workers=1"]
+    done = command(
+        *TORCHRUN, "--nproc_per_node=2", "training.py", *words, "trainer.minutes=0.02", timeout=150
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = ((tmp_path / f"sums{rank}").read_text().splitlines() for rank in (0, 1))
+    assert len(one) > 8
+    assert one == other

@@ -74,6 +74,12 @@ def test_the_one_before_is_the_one_before(copy):
     assert (saved.path, saved.state["epoch"]) == (copy / PREVIOUS, 2)
 
 
+def test_a_run_of_which_only_the_one_before_is_left_goes_on(copy):
+    (copy / "last.pt").unlink()
+    train([*WORDS, f"save_dir={copy}", "resume=auto"])
+    assert (copy / "last.pt").is_file()
+
+
 def test_two_torn_files_are_refused(copy):
     for name in ("last.pt", PREVIOUS):
         _flip(copy / name, 0.5)

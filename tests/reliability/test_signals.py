@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -92,6 +93,59 @@ def test_a_signal_in_validation_does_not_wait_for_its_end(whole, tmp_path, capsy
     monkeypatch.undo()
     train([MODEL, "--resume", tmp_path])
     assert differs(record(whole), record(tmp_path)) == []
+
+
+def test_a_signal_after_the_last_epoch_is_not_lost(whole, tmp_path, capsys, monkeypatch):
+    """The tests of ``test_on`` and the other jobs of a sweep are not begun."""
+    finish = Trainer.finish_epoch
+
+    def disturbed(self, scored):
+        if self.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finish(self, scored)
+
+    monkeypatch.setattr(Trainer, "finish_epoch", disturbed)
+    code, told = ended([*WORDS, f"save_dir={tmp_path}"], capsys)
+    assert (code, "SIGTERM: 3 of 3 epochs are saved" in told) == (75, True)
+    assert differs(record(whole), record(tmp_path)) == []
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_run_by_minutes_ends_the_epoch_in_which_they_are_over(step, tmp_path, capsys, monkeypatch):
+    """The signal comes in its last update, in and at the end of an epoch; the epoch is still validated."""
+    update = Trainer.make_update
+
+    def last(self, batches):
+        if self.step == step:
+            self.minutes = 1.0
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, batches)
+
+    monkeypatch.setattr(Trainer, "make_update", last)
+    words = [*WORDS, "trainer.minutes=1", f"save_dir={tmp_path}", "resume=auto"]
+    code, told = ended(words, capsys)
+    assert (code, f"SIGTERM: 0 epochs and {step + 1} of 4 steps of the next are saved" in told) == (75, True)
+    monkeypatch.undo()
+    train(words)
+    (row,) = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert row["images_seen"] == 3 * (step + 1) and row["iou"] is not None
+    assert (tmp_path / "best.safetensors").is_file()
+
+
+def test_a_run_by_minutes_goes_on_whatever_its_number_of_epochs(tmp_path, monkeypatch):
+    update = Trainer.make_update
+
+    def timed(self, batches):
+        self.minutes += 0.25
+        return update(self, batches)
+
+    monkeypatch.setattr(Trainer, "make_update", timed)
+    words = [*WORDS, "trainer.epochs=1", f"save_dir={tmp_path}", "resume=auto"]
+    for minutes, epochs in ((2, 2), (2, 2), (4, 4)):
+        train([*words, f"trainer.minutes={minutes}"])
+        assert read_saved(tmp_path).state["epoch"] == epochs
+    log = (tmp_path / "train.log").read_text(encoding="utf-8")
+    assert log.count("all 2 minutes were done before; trainer.minutes=N goes on") == 1
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path, capsys, monkeypatch):
