@@ -234,6 +234,14 @@ def one_opencv_thread() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
+def keep_onnxruntime_to_itself() -> None:
+    """Before its first import: it writes a number of this computer into the home folder, for its maker.
+
+    ``ORT_DISABLE_TELEMETRY`` may say otherwise.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 @contextmanager
 def quiet_ffmpeg() -> Iterator[None]:
     """Open a video without what OpenCV and FFmpeg write to the console about a damaged one.

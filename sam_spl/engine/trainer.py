@@ -117,7 +117,7 @@ class Trainer:
 
         self.epoch = 0  # finished ones
         self.step = 0  # updates of the epoch that is under way
-        self.total, self.seen = 0.0, 0  # loss and number of its images, in updates that were made
+        self.total, self.seen = 0.0, 0  # loss and number of this process's images, in updates that were made
         self.seconds, self.bad, self.skipped = 0.0, 0, 0  # of it: time, updates left out, images left out
         self.bad_in_row = 0
         self.minutes = 0.0  # of training so far, without validation
@@ -202,7 +202,7 @@ class Trainer:
                     if self.over:
                         break
         self.check_stop()
-        if not self.seen:
+        if not self.world.any_of(self.seen > 0):
             raise InputError(self._diverged(f"no update of epoch {self.epoch + 1} could be made"))
 
     lr = 0.0
@@ -322,7 +322,10 @@ class Trainer:
         kind = "loss" if not math.isfinite(outcome.loss) else "gradient's norm"
         value = outcome.loss if kind == "loss" else outcome.norm
         shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-        what = f"the {kind} is {value} in epoch {self.epoch + 1}, step {self.step + 1} (images {shown})"
+        where = f"in epoch {self.epoch + 1}, step {self.step + 1}"
+        what = f"the {kind} is {value} {where} (images {shown})"
+        if math.isfinite(value):
+            what = f"the loss or the gradient of another process is not finite {where}"
         if self.bad_in_row > self.config.trainer.max_bad_steps:
             in_row = f", after {self.bad_in_row - 1} such steps in a row" if self.bad_in_row > 1 else ""
             raise InputError(self._diverged(what + in_row))
@@ -440,13 +443,13 @@ class Trainer:
         images = of_this * self.world.size
         row = {
             "epoch": self.epoch,
-            "loss": self.world.mean(self.total / self.seen),
+            "loss": self._of_all(self.total) / self._of_all(self.seen),
             "lr": self.lr,
             "seconds": round(self.seconds, 2),
             "images_seen": images,
             "images_per_second": round(images / self.seconds, 2),
             **({"bad_steps": self.bad} if self.bad else {}),
-            **({"bad_samples": self.skipped} if self.skipped else {}),
+            **({"bad_samples": skipped} if (skipped := round(self._of_all(self.skipped))) else {}),
             **scored,
         }
         self.history.append(row)
@@ -502,11 +505,18 @@ class Trainer:
 
     def save(self) -> None:
         """Write all that :meth:`resume` needs."""
-        if self.write("last.pt", lambda: self.folder.save_last(self.config, self.state())):
+        within = {key: getattr(self, key) for key in _WITHIN}
+        within |= {key: type(within[key])(self._of_all(within[key])) for key in _ADDED_UP}
+        state = self.state() | {"within": within}
+        if self.write("last.pt", lambda: self.folder.save_last(self.config, state)):
             self.saved = (self.epoch, self.step)
 
+    def _of_all(self, value: float) -> float:
+        """The sum over processes."""
+        return self.world.mean(value) * self.world.size
+
     def state(self) -> dict[str, Any]:
-        """What ``last.pt`` holds of the run."""
+        """What ``last.pt`` holds of the run, but for the epoch that is under way."""
         cuda = self.world.device.type == "cuda"
         return {
             "description": self.description | {"epoch": self.epoch},
@@ -516,7 +526,6 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.update.scaler.state_dict(),
             "epoch": self.epoch,
-            "within": {key: getattr(self, key) for key in _WITHIN},
             "best": self.best,
             "history": self.history,
             "processes": self.world.size,
@@ -543,7 +552,8 @@ class Trainer:
             if state["cuda_rng"] is not None and self.world.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"], self.world.device)
             for key in _WITHIN:
-                setattr(self, key, type(getattr(self, key))(state["within"].get(key, 0)))
+                value = 0 if key in _ADDED_UP and not self.world.main else state["within"].get(key, 0)
+                setattr(self, key, type(getattr(self, key))(value))
         except InputError:
             raise
         except Exception as error:  # whatever a state of something else makes its readers raise
@@ -575,6 +585,8 @@ class Trainer:
         load()
 
 
+#: Of all processes in last.pt; the first one goes on with the sum.
+_ADDED_UP = ("total", "seen", "skipped")
 #: What is saved of an epoch that is under way.
 _WITHIN = ("step", "total", "seen", "seconds", "bad", "skipped", "bad_in_row", "lr", "minutes")
 

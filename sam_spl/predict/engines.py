@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sam_spl.data.normalise import normalise_of
 from sam_spl.errors import ConfigError, InputError, nearest
-from sam_spl.runtime import World, pick_precision
+from sam_spl.runtime import World, keep_onnxruntime_to_itself, pick_precision
 from sam_spl.weights.description import check_description
 from sam_spl.weights.formats import first_line
 
@@ -164,6 +164,7 @@ def _description(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _onnxruntime(path: Path, bfloat16: bool) -> tuple[Answer, Mapping[str, Any]]:
+    keep_onnxruntime_to_itself()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -30,6 +30,7 @@ from sam_spl.metrics.target import components, match
 from sam_spl.models.registry import channels_of, is_trainable
 from sam_spl.predict.engines import METADATA, MULTIPLE, ExportedNetwork, load_exported
 from sam_spl.resize import Image, resize_image
+from sam_spl.runtime import keep_onnxruntime_to_itself
 from sam_spl.weights.formats import first_line, sha256
 
 #: Largest difference of probabilities between a float32 file and its network.
@@ -97,6 +98,7 @@ def export(
             f"{weights}: a network without weights is no graph of tensors that a file could hold. Use it by "
             f"its name: sam-spl predict --weights {description['model']}"
         )
+    keep_onnxruntime_to_itself()
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
     normalise = normalise_of(description, channels_of(model))

@@ -59,7 +59,16 @@ def load_weights(model: nn.Module, file: str | Path) -> nn.Module:
                 f"{weights.path}: was trained with {key} {theirs}, the model has {own}. "
                 f"Build the model with {key}={theirs} (model.{key}={theirs} on the command line)."
             )
-    load_strict(model, weights.state, weights.path)
+    try:
+        load_strict(model, weights.state, weights.path)
+    except InputError as error:
+        name, own = weights.description.get("model"), getattr(model, "built_from", {}).get("model")
+        if name in (None, own):
+            raise
+        raise InputError(
+            f"{weights.path}: these are weights of {name}, which do not fit {own}. Add model={name}, or give "
+            f"weights of {own}."
+        ) from error
     if weights.frozen_trunk:
         freeze_unless_told(model)
     unstated = [f"{key} ({as_lists(getattr(model, key))})" for key in decisive if key not in stated]

@@ -91,7 +91,7 @@ def hostile(rng: Random) -> Any:
     if kind < 0.95:
         return copy.deepcopy(rng.choice(_OTHERS))
     nested: Any = 0
-    for _ in range(rng.choice((10, 400))):
+    for _ in range(rng.choice((10, 200))):
         nested = [nested] if rng.random() < 0.5 else {"a": nested}
     return nested
 

@@ -206,6 +206,42 @@ def test_processes_that_say_themselves_who_they_are_equal_one(tmp_path):
     assert greatest_difference(folder, tmp_path / "two") < 1e-5
 
 
+ENDING = """
+import os, signal
+from tests.reliability.small import Small
+
+class Ending(Small):
+    "Is told to end in the second update of its second epoch, if asked to."
+    steps = 0
+
+    def forward(self, image):
+        Ending.steps += self.training
+        if self.training and Ending.steps == 4 and "END" in os.environ:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(image)
+"""
+
+
+def test_the_loss_of_an_epoch_that_was_interrupted_is_of_all_its_images(command, tmp_path):
+    network = tmp_path / "ending.py"
+    network.write_text(ENDING)
+    words = [
+        f"model={network}:Ending",
+        "recipe=scratch",
+        *COMMON,
+        "model.dropout=0.0",
+        "trainer.batch_size=2",
+    ]
+    start = [*TORCHRUN, "--nproc_per_node=2", "training.py", *words, "--resume", "auto"]
+    command(*start, f"save_dir={tmp_path / 'parts'}", env={"END": "1"})
+    for name in ("parts", "whole"):
+        done = command(*start, f"save_dir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+    assert "resumed after epoch 1" in (tmp_path / "parts/train.log").read_text(encoding="utf-8")
+    (losses, _), (others, _) = (figures(tmp_path / name) for name in ("parts", "whole"))
+    assert losses == pytest.approx(others, rel=1e-12)
+
+
 def test_another_number_of_processes_goes_on_and_says_what_changes(command, tmp_path):
     words = [*NETWORKS["small"], *COMMON, "model.dropout=0.0"]
     folder = tmp_path / "run"

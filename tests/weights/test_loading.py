@@ -200,3 +200,15 @@ def test_floats_of_other_widths_are_taken(tmp_path, tiny, kind):
     model = build_model("sam_spl_t", **TINY)
     sam_spl.load_weights(model, tmp_path / "w.pt")
     assert same(model.state_dict(), {n: v.to(kind).to(v.dtype) for n, v in tiny.state_dict().items()})
+
+
+def test_weights_of_another_network_name_both(tmp_path):
+    file = save_weights(
+        tmp_path / "w.safetensors",
+        build_model("datransnet").state_dict(),
+        {"model": "datransnet", "arguments": {}},
+    )
+    with pytest.raises(
+        InputError, match=r"weights of datransnet, which do not fit mshnet\. Add model=datransnet"
+    ):
+        load_weights(build_model("mshnet"), file)
