@@ -15,7 +15,7 @@ from sam_spl.models.datransnet import DATransNet
 from sam_spl.models.datransnet_published import DATRANSNET
 from sam_spl.models.registry import build_model
 from sam_spl.weights.formats import FORMAT, save_weights
-from sam_spl.weights.loading import load_model, load_strict
+from sam_spl.weights.loading import load_model, load_strict, load_weights
 from sam_spl.weights.published import from_published
 from tests.conftest import GOLDEN, TINY, fill
 from tests.weights.conftest import same
