@@ -26,6 +26,7 @@ from typing import Any
 SECONDS = 10.0  # of processor time: what a shared machine makes a case wait for is not the case's
 WAITING = 30.0  # seconds in all, after which a case counts as hanging
 BYTES = 2 * 2**30  # of memory that is resident
+_OURS = 2**30  # at most, of the process that starts the cases; more is of tests that ran in it before
 _GUARD = 4 * 2**30  # of addresses beyond the parent's, so that no case takes the machine down
 _PRINTED = 64 * 2**10  # bytes of output
 _LONGEST = 500  # characters of a message, beside the paths in it
@@ -90,9 +91,10 @@ def judge(case: Case, valid: Path, root: Path, run: Callable[[list[str]], None])
     outcome = Outcome(f"{case.kind}/{case.name}")
     outcome.argv = case.make(folder, valid)
     before = _tree(root, out)
+    inherited = max(0, _pages(1) - _OURS)
     status, usage, hung = _watched(lambda: run(outcome.argv), out, folder / "tmp", log)
     outcome.code = os.waitstatus_to_exitcode(status)
-    outcome.seconds, outcome.peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    outcome.seconds, outcome.peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 - inherited
     size = log.stat().st_size
     with log.open("rb") as stream:
         stream.seek(max(0, size - _PRINTED))
@@ -179,7 +181,7 @@ def _enter(out: Path, tmp: Path, log: Path) -> None:
     os.chdir(out)
     os.environ |= {"TMPDIR": str(tmp), "HOME": str(tmp)}
     sys.dont_write_bytecode, tempfile.tempdir = True, str(tmp)
-    limits = {resource.RLIMIT_CPU: int(SECONDS) + 2, resource.RLIMIT_AS: _addresses() + _GUARD}
+    limits = {resource.RLIMIT_CPU: int(SECONDS) + 2, resource.RLIMIT_AS: _pages(0) + _GUARD}
     for which, limit in (limits | {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: BYTES}).items():
         resource.setrlimit(which, (limit, limit))
     sys.addaudithook(
@@ -187,8 +189,9 @@ def _enter(out: Path, tmp: Path, log: Path) -> None:
     )
 
 
-def _addresses() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+def _pages(which: int) -> int:
+    """Bytes of this process: 0 of its addresses, 1 resident."""
+    return int(Path("/proc/self/statm").read_text().split()[which]) * resource.getpagesize()
 
 
 def _hook(allowed: tuple[str, ...], at: str) -> Callable[[str, tuple[Any, ...]], None]:
