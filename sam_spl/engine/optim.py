@@ -6,7 +6,6 @@ import copy
 import math
 
 import torch
-from timm.optim import create_optimizer_v2
 from torch import nn
 
 from sam_spl.engine.config import OptimizerConfig
@@ -23,6 +22,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     Raises:
         ConfigError: unknown optimizer, or arguments that it does not take.
     """
+    from timm.optim import create_optimizer_v2  # seconds to import, and only training needs it
+
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

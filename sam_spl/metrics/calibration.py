@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom
+from scipy.special import bdtr, betaincinv
 
 from sam_spl.errors import InputError
 from sam_spl.metrics.curves import CURVE_FIELDS, THRESHOLDS
@@ -147,7 +147,7 @@ def at_threshold(curves: NDArray[Any], threshold: float) -> dict[str, float]:
 def allowed(images: int, budget: float) -> int:
     """How many of the images may be alarmed; -1 where none at all would promise too little."""
     counts = np.arange(images + 1)
-    return int((binom.cdf(counts, images, budget) <= 1 - CONFIDENCE).sum()) - 1
+    return int((bdtr(counts, images, budget) <= 1 - CONFIDENCE).sum()) - 1
 
 
 def images_for(budget: float) -> int:
@@ -157,4 +157,4 @@ def images_for(budget: float) -> int:
 
 def upper_bound(alarmed: int, images: int) -> float:
     """Clopper's and Pearson's one-sided bound of a share."""
-    return 1.0 if alarmed >= images else float(beta.ppf(CONFIDENCE, alarmed + 1, images - alarmed))
+    return 1.0 if alarmed >= images else float(betaincinv(alarmed + 1, images - alarmed, CONFIDENCE))
