@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -156,7 +157,8 @@ def distributed(device: str, *, use_ddp: bool = False, deterministic: bool = Fal
     if size == 1:
         yield world
         return
-    end_with_launcher()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_launcher()
     on_gpu = chosen.type == "cuda"
     timeout = timedelta(minutes=30)
     store, rank, size = next(rendezvous("env://", timeout=timeout))
@@ -185,10 +187,23 @@ def sum_of_processes(x: Tensor) -> Tensor:
     return summed
 
 
-def end_with_launcher() -> None:
-    """Have Linux send SIGTERM to this process when the one that started it, torchrun say, ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+def end_with_launcher(patience: float = 120.0) -> None:
+    """Have Linux send SIGTERM to this process when the one that started it, torchrun say, ends.
+
+    While it waits for another process it does not see the signal: ``patience`` seconds later it is ended.
+    """
+    if sys.platform != "linux":
+        return
+    launcher = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+    def outlive() -> None:
+        while os.getppid() == launcher:
+            time.sleep(min(patience, 5.0))
+        time.sleep(patience)
+        os._exit(1)
+
+    threading.Thread(target=outlive, daemon=True).start()
 
 
 def leave_interrupts(_: int) -> None:

@@ -18,7 +18,7 @@ from sam_spl.config import choice_named, group_files, plain
 from sam_spl.data.config import check_folders
 from sam_spl.data.known import dataset_named
 from sam_spl.engine.config import TrainConfig
-from sam_spl.errors import ConfigError
+from sam_spl.errors import ConfigError, InputError
 from sam_spl.errors import plain as plain_name
 
 
@@ -43,11 +43,18 @@ def train(line: Line) -> None:
     from sam_spl.runtime import world_size
 
     given = {job.name: {word.key for word in job.words} for job in todo}
-    # Each is read again when its turn comes: the states of many runs would fill the memory.
-    settled = {name: training.resolve(of, given[name], world_size())[0] for name, of in configs.items()}
+
+    def settled(name: str) -> TrainConfig:
+        # Each is read again when its turn comes: the states of many runs would fill the memory.
+        try:
+            return training.resolve(configs[name], given[name], world_size())[0]
+        except InputError:  # a damaged run is not to keep the others waiting
+            if len(configs) == 1:
+                raise
+            return configs[name]
 
     one_after_the_other(
-        settled,
+        {name: settled(name) for name in configs},
         lambda name, world: (
             training.train(configs[name], given=given[name], world=world, commands=further_commands()).results
         ),

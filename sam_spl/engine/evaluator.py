@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from sam_spl.data.dataset import EvaluationSet, collate_evaluation
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Meter, Protocol
 from sam_spl.predict.maps import check_finite, map_size, probabilities
 from sam_spl.runtime import World, leave_interrupts
+
+T = TypeVar("T")
 
 _THREADS = 2  # that count: more hardly help, as much of it holds Python's lock
 _WAITING = 32  # images that may wait to be counted,
@@ -38,6 +40,7 @@ def evaluate(
     num_workers: int = 0,
     title: str = "",
     keep: Callable[[int, NDArray[np.float32]], None] | None = None,
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> DatasetCounts:
     """Count every image of ``dataset``, under several protocols over the same predictions.
 
@@ -57,6 +60,7 @@ def evaluate(
         title: of the progress bar; none without.
         keep: called with the index of each image that this process predicts, and its probability map at its
             own size, from another thread than the caller's.
+        waiting: context in which each batch is waited for.
 
     Returns:
         The counts of the whole data set, in every process.
@@ -85,12 +89,12 @@ def evaluate(
         return metric.counter.row(index, maps, mask)
 
     # Images are counted beside the next forward pass, and taken in their order.
-    waiting: deque[tuple[int, Future[list[float]]]] = deque()
+    queue: deque[tuple[int, Future[list[float]]]] = deque()
 
     def take(most: int, values: int) -> None:
         """Take counts until no more images and values than these wait."""
-        while waiting and (len(waiting) > most or sum(size for size, _ in waiting) > values):
-            metric.add(waiting.popleft()[1].result())
+        while queue and (len(queue) > most or sum(size for size, _ in queue) > values):
+            metric.add(queue.popleft()[1].result())
 
     with (
         _counting_threads() as pool,
@@ -98,16 +102,27 @@ def evaluate(
             total=len(indices), desc=title, unit="img", disable=None if title and world.main else True
         ) as bar,
     ):
-        for batch, logits in predict_batches(model, loader, world):
+        for batch, logits in predict_batches(model, _waited_for(loader, waiting), world):
             check_finite(logits, batch["name"])
             maps = _maps(logits, batch["size"], resolutions, input_size)
             for image in zip(batch["index"], maps, batch["mask"], strict=True):
                 values = sum(one.size for one in image[1].values())
-                waiting.append((values, pool.submit(count, *image)))
+                queue.append((values, pool.submit(count, *image)))
             take(_WAITING, _WAITING_PIXELS)
             bar.update(len(maps))
         take(0, 0)
     return metric.counts(world.gather)
+
+
+def _waited_for(batches: Iterable[T], waiting: Callable[[], AbstractContextManager[None]]) -> Iterator[T]:
+    iterator = iter(batches)
+    while True:
+        with waiting():
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+        yield batch
 
 
 def usual_batch(device: torch.device) -> int:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -182,6 +183,7 @@ class Trainer:
         ) as bar:
             for batches, seconds in self.groups():
                 self.check_stop()
+                self.seed_others()
                 lr = self.set_rate()
                 started = time.perf_counter()
                 self.read(batches, self.make_update(batches))
@@ -204,6 +206,12 @@ class Trainer:
         self.check_stop()
         if not self.world.any_of(self.seen > 0):
             raise InputError(self._diverged(f"no update of epoch {self.epoch + 1} could be made"))
+
+    def seed_others(self) -> None:
+        """Let Dropout differ between processes; the first one's random numbers are in ``last.pt``."""
+        if not self.world.main:
+            key = (self.config.seed, self.epoch, self.step, self.world.rank)
+            torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
 
     lr = 0.0
 
@@ -382,12 +390,13 @@ class Trainer:
             ) from error
 
     def _warn_of_waiting(self, seconds: float) -> None:
-        log.warning("no training image has come for %.0f s: is %s within reach?", seconds, self._where())
+        log.warning("no image has come for %.0f s: is %s within reach?", seconds, self._where())
 
     def _last_words(self, seconds: float) -> str:
+        where = "validation" if self.step == self.steps or self.over else f"step {self.step + 1}"
         return (
-            f"no training image has come for {seconds / 60:.1f} minutes (trainer.stall_minutes), in epoch "
-            f"{self.epoch + 1}, step {self.step + 1}. See that {self._where()} is within reach, then go on "
+            f"no image has come for {seconds / 60:.1f} minutes (trainer.stall_minutes), in epoch "
+            f"{self.epoch + 1}, {where}. See that {self._where()} is within reach, then go on "
             f"with --resume {self.folder.path}"
         )
 
@@ -431,6 +440,7 @@ class Trainer:
                         self.world.at("fp32"),  # as scores are taken
                         batch_size=self.config.trainer.eval_batch_size,
                         num_workers=self.num_workers,
+                        waiting=self.watchdog.waiting,
                     )
             except RuntimeError as error:
                 deaths += 1
@@ -566,7 +576,10 @@ class Trainer:
         limit = self.config.trainer.minutes
         self.over = limit is not None and self.minutes >= limit
         if self.step > self.steps:
-            raise InputError(f"resume: {saved.path} is at step {self.step} of an epoch of {self.steps}.")
+            raise InputError(
+                f"resume: {saved.path} is at step {self.step} of an epoch of {self.steps}. "
+                f"Start a new run from its weights: --weights {saved.path}"
+            )
         self.saved = (self.epoch, self.step)
 
     def _try_optimizer(self, state: dict[str, Any]) -> None:
