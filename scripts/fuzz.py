@@ -32,7 +32,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", type=int, default=3000, help="of each run, those with a name included")
+    parser.add_argument(
+        "--cases", type=int, default=3000, help="so many, or all with a name if these are more"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", nargs="*", default=[], help="run these kinds only")
     parser.add_argument("--only", help="run the one case KIND/NAME, or all whose name holds this")

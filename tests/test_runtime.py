@@ -33,3 +33,28 @@ def test_freed_memory_stays_with_the_process():
         )
         given_back[how] = int(done.stdout)
     assert given_back["keep"] < 2**20 < 2**26 <= given_back["default"]
+
+
+LAUNCHED = """
+import os, signal, sys, time
+from sam_spl.runtime import end_with_launcher
+
+if not (process := os.fork()):
+    signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))  # and goes on waiting
+    end_with_launcher(patience=0.5)
+    for _ in range(600):
+        time.sleep(0.1)
+    print("still there", flush=True)
+    os._exit(0)
+time.sleep(2)  # then the launcher ends, as by SIGKILL
+os._exit(9)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone sends the signal")
+def test_a_process_without_launcher_is_told_and_ends_though_it_waits():
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHED], capture_output=True, text=True, timeout=40, check=False
+    )
+    # Read to its end: all who could write there have ended.
+    assert (done.returncode, done.stdout) == (9, "told\n")

@@ -65,7 +65,7 @@ def bench(config: BenchConfig) -> None:
         for line in wrong:
             print(line)
         if wrong:
-            raise InputError(f"{folder}: {len(wrong)} places do not follow from the evidence.")
+            raise InputError(f"{folder}: what does not follow from the evidence: {len(wrong)}, listed above.")
         print(f"{folder}: every cell of {tables.CSV} and of the tables follows from the evidence")
         return
     folder = Path(config.output).expanduser()

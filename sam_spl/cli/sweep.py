@@ -120,7 +120,8 @@ def one_after_the_other(
         for count, name in enumerate(configs, 1):
             if len(configs) > 1 and world.main:
                 print(f"\n[{count}/{len(configs)}] {name}", flush=True)
-            gc.collect()  # the network of the job before may wait in a cycle, with a GPU's memory
+            if count > 1:
+                gc.collect()  # the network of the job before may wait in a cycle, with a GPU's memory
             try:
                 results += [result for result in one(name, world) if result is not None]
             except UserError as error:

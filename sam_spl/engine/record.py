@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 import time
 import zipfile
@@ -123,7 +122,7 @@ class RunFolder:
         self.path = Path(path).expanduser()
         self._frozen: set[str] = set()
         self._frozen_file: dict[str, str] | None = None
-        self._drawn = -math.inf
+        self._drawn = time.monotonic()
         self._is_there: Callable[[], bool] = self.path.is_dir
 
     @property
@@ -156,9 +155,14 @@ class RunFolder:
             ConfigError: the folder holds a run already.
         """
         if held := self._held():
+            go_on = (
+                f"Continue it with --resume {self.path}, choose"
+                if {"last.pt", PREVIOUS} & set(held)
+                else "Without last.pt it cannot be continued: choose"
+            )
             raise ConfigError(
-                f"save_dir: {self.path} holds a run already ({', '.join(held)}). Continue it with "
-                f"--resume {self.path}, choose another --save_dir, or replace it with overwrite=true."
+                f"save_dir: {self.path} holds a run already ({', '.join(held)}). {go_on} another --save_dir, "
+                "or replace it with overwrite=true."
             )
 
     def begin(self, config: TrainConfig, model: nn.Module) -> None:
@@ -373,8 +377,8 @@ def resumed_config(
         shown = ", ".join(f"{key}={before.get(key)}, not {now.get(key)}" for key in refused[:4])
         raise ConfigError(
             f"resume: {saved.path.parent} was started with {shown}. A resumed run keeps its settings; "
-            f"{', '.join(MAY_CHANGE)} may change. Leave the others out, or start a new run in another "
-            "--save_dir."
+            "docs/training.md lists the few that may change (Resuming). Leave the others out, or start a new "
+            "run in another --save_dir."
         )
     unnamed = [
         f"{key.removesuffix('.name')}={before[key]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked: str | None = None
         self._at_once = False
+        self._process = os.getpid()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -53,6 +55,8 @@ class Stop:
             self._at_once = False
 
     def _take(self, number: int, _: object) -> None:
+        if os.getpid() != self._process:  # a loader process in its first moment, before it leaves them
+            return
         again = self.asked is not None and number == signal.SIGINT
         self.asked = signal.Signals(number).name
         if again:

@@ -489,7 +489,10 @@ class Trainer:
         self.write("metrics.jsonl", lambda: self.folder.write_history(self.history))
         self.write("curves.png", lambda: self.folder.draw(self.history, now=self.done))
         for logger in self.loggers:
-            logger.log(row)
+            try:
+                logger.log(row)
+            except OSError as error:  # a full disk does not end the run
+                log.warning("the logger cannot write epoch %d: %s", self.epoch, error)
         limit = self.config.trainer.minutes
         of = f"/{self.config.trainer.epochs}" if limit is None else f" ({self.minutes:.2f} of {limit:g} min)"
         log.info("%s", _summary(row, of))

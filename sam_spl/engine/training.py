@@ -7,8 +7,8 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from sam_spl.engine.losses import build_loss
 from sam_spl.engine.record import PREVIOUS, RunFolder, Saved, read_saved, resumed_config
 from sam_spl.engine.testing import test, test_part
 from sam_spl.engine.trainer import Trainer, synchronises
-from sam_spl.errors import ConfigError, InputError
+from sam_spl.errors import ConfigError, InputError, UserError
 from sam_spl.models.registry import build, built_from, channels_of, freeze_trunk, model_file
 from sam_spl.registry import is_reference
 from sam_spl.results.folder import Result
@@ -200,7 +200,7 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
             else:
                 folder.resume(saved, config, model)
         world.barrier()
-        stack.callback(_start_log(folder.path / "train.log" if world.main else None))
+        stack.enter_context(_logging_to(folder.path / "train.log" if world.main else None))
         _announce(config, data, model, world, trainer, val)
         if saved is not None:
             _tell_of_processes(saved, config, world)
@@ -209,8 +209,8 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
         except KeyboardInterrupt as stopped:
             raise type(stopped)(_where_to_go_on(stopped, trainer, commands)) from None
         if world.main:
-            folder.draw(trainer.history, now=True)
             if saved is not None and saved.state["epoch"] == trainer.epoch:
+                folder.draw(trainer.history, now=True)
                 key = "epochs" if config.trainer.minutes is None else "minutes"
                 whole = getattr(config.trainer, key)
                 log.info("all %g %s were done before; trainer.%s=N goes on", whole, key, key)
@@ -454,31 +454,37 @@ def _chips_leak(config: TrainConfig) -> bool:
     return config.copy_paste.source == "all" and bool(config.copy_paste.probability)
 
 
-def _start_log(file: Path | None) -> Callable[[], None]:
-    """Log to the console and to ``file``; without a file (other processes) only errors. Returns a closer."""
+@contextmanager
+def _logging_to(file: Path | None) -> Iterator[None]:
+    """Log to the console and to ``file``, with what ends the run; without a file (other processes) errors."""
     root = logging.getLogger("sam_spl")
     before = list(root.handlers), root.level
-    for handler in before[0]:
-        root.removeHandler(handler)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    if file:
-        handlers.append(_LogFile(file, encoding="utf-8"))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for handler in handlers:
-        root.addHandler(handler)
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    written = _LogFile(file, encoding="utf-8") if file else None
+    if written:
+        written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.handlers[:] = [console, written] if written else [console]
     root.setLevel(logging.INFO if file else logging.ERROR)
-
-    def close() -> None:
-        for handler in handlers:
-            root.removeHandler(handler)
-            if isinstance(handler, logging.FileHandler):
-                handler.close()
-        for handler in before[0]:
-            root.addHandler(handler)
+    try:
+        yield
+    except BaseException as ended:
+        if written:  # the console is told when the command ends
+            written.handle(_last_record(ended))
+        raise
+    finally:
+        root.handlers[:] = before[0]
         root.setLevel(before[1])
+        if written:
+            written.close()
 
-    return close
+
+def _last_record(ended: BaseException) -> logging.LogRecord:
+    """What ended the run: a line, or the traceback of a fault of ours."""
+    told = isinstance(ended, UserError | KeyboardInterrupt)
+    text = f"the run ends: {ended or type(ended).__name__}"
+    trace = None if told else (type(ended), ended, ended.__traceback__)
+    return log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), trace)
 
 
 class _LogFile(logging.FileHandler):

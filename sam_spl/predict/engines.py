@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sam_spl.data.normalise import normalise_of
 from sam_spl.errors import ConfigError, InputError, nearest
+from sam_spl.models.training_free import TrainingFree
 from sam_spl.runtime import World, keep_onnxruntime_to_itself, pick_precision
 from sam_spl.weights.description import check_description
 from sam_spl.weights.formats import first_line
@@ -81,7 +82,7 @@ def precision_name(model: nn.Module, world: World) -> str:
     """What a network computes in, as results state it."""
     if isinstance(model, ExportedNetwork):
         return model.name
-    return world.precision_name
+    return "float32" if isinstance(model, TrainingFree) else world.precision_name
 
 
 def load_exported(

@@ -75,20 +75,22 @@ def summary_text(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = (
 
 def _side_by_side(protocols: Mapping[str, Any]) -> list[str]:
     """One line a protocol; an asterisk where another rule than the first protocol's moved the figure."""
-    lines = [f"{'protocol':<12}" + "".join(f"{figure.heading:>10}" for figure in MAIN)]
+    table = [["protocol", *(figure.heading for figure in MAIN)]]
     notes = []
     for name, entry in protocols.items():
-        cells = []
+        cells = [name]
         by_reason: dict[str, list[str]] = {}
         for figure in MAIN:
             why = entry["differs"].get(figure.key)
-            cells.append(f"{figure.text(entry['scores'][figure.key]) + ('*' if why else ' '):>10}")
+            cells.append(figure.text(entry["scores"][figure.key]) + ("*" if why else " "))
             if why:
                 by_reason.setdefault(why, []).append(figure.title)
-        lines.append(f"{name:<12}{''.join(cells)}".rstrip())
+        table.append(cells)
         reasons = [f"{', '.join(titles)}: {why}" for why, titles in by_reason.items()]
         reasons += [entry["note"]] if entry.get("note") else []
         notes += [f"  {name}: {'. '.join(reasons)}."] if reasons else []
+    widths = [max(10, *(len(cell) + 1 for cell in column)) for column in zip(*table, strict=True)]
+    lines = ["".join([f"{name:<12}", *map(str.rjust, cells, widths[1:])]).rstrip() for name, *cells in table]
     first = next(iter(protocols))
     return [
         *lines,

@@ -65,7 +65,7 @@ def test_two_processes_write_one_run(run_folder):
     }
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("processes", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_scores_have_the_same_digits_with_any_number_of_processes(
     processes, run_folder, data, command, tmp_path
 ):

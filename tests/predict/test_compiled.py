@@ -40,6 +40,7 @@ def fast(cache):
     return compiled(network(), SHAPE, CPU, wanted="true")
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_answers_are_those_of_the_network(fast):
     image = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
@@ -51,6 +52,7 @@ def test_answers_are_those_of_the_network(fast):
     assert network()(image)[0].abs().max() > 1e-2
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_package_is_kept_for_its_weights_alone(fast, cache, monkeypatch):
     (package,) = (cache / "compiled").glob("*.pt2")
@@ -70,6 +72,7 @@ def test_a_package_is_kept_for_its_weights_alone(fast, cache, monkeypatch):
     assert compiled(half, SHAPE, CPU) is half
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_package_that_others_can_write_is_not_run(fast, cache):
     (package,) = (cache / "compiled").glob("*.pt2")

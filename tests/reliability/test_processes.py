@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 from sam_spl.data.normalise import Normalise
 from sam_spl.engine.batch_norm import GlobalBatchNorm
 from sam_spl.engine.losses import SegmentationLoss
+from sam_spl.engine.trainer import Trainer
 from sam_spl.engine.update import Update
 from sam_spl.runtime import World
 from tests.conftest import ROOT, train
@@ -57,7 +59,7 @@ def greatest_difference(one: Path, other: Path) -> float:
     return found
 
 
-@pytest.fixture(scope="module", params=list(NETWORKS))
+@pytest.fixture(scope="module", params=[pytest.param("datransnet", marks=pytest.mark.slow), "small"])
 def alone(request, tmp_path_factory) -> tuple[list[str], Path]:
     """The words of a run, and what one process makes of it with batches of 4."""
     words = [*NETWORKS[request.param], *COMMON]
@@ -143,6 +145,7 @@ def test_sam_spl_on_two_processes_is_the_same_to_rounding(tmp_path, command):
     assert done.stdout.count("agreed") == 2
 
 
+@pytest.mark.slow
 def test_without_synchronised_batchnorm_they_do_not(command, tmp_path):
     """The comparison sees what is left out."""
     words = [*NETWORKS["small"], *COMMON, "model.dropout=0.0"]
@@ -173,6 +176,7 @@ def started_on_each(commands: Iterable[list[str]]) -> None:
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
 
 
+@pytest.mark.slow
 def test_two_machines_equal_one(tmp_path):
     """A launcher on each of two addresses, as on two nodes of a cluster."""
     words = [*NETWORKS["small"], *COMMON, "model.dropout=0.0"]
@@ -222,6 +226,7 @@ class Ending(Small):
 """
 
 
+@pytest.mark.slow
 def test_the_loss_of_an_epoch_that_was_interrupted_is_of_all_its_images(command, tmp_path):
     network = tmp_path / "ending.py"
     network.write_text(ENDING)
@@ -255,6 +260,22 @@ def test_another_number_of_processes_goes_on_and_says_what_changes(command, tmp_
     losses, others = (figures(one)[0] for one in (folder, tmp_path / "one"))
     assert losses[:2] == pytest.approx(others[:2], rel=0.2)  # of another schedule: two epochs, not three
     assert len(losses) == len(others) == 3
+
+
+def test_random_numbers_of_an_update_follow_from_seed_epoch_step_and_process():
+    def drawn(rank: int, seed: int = 0, epoch: int = 0, step: int = 0) -> float:
+        torch.manual_seed(7)
+        world = World(rank, 4, torch.device("cpu"))
+        trainer = SimpleNamespace(world=world, config=SimpleNamespace(seed=seed), epoch=epoch, step=step)
+        Trainer.seed_others(trainer)
+        return float(torch.rand(()))
+
+    torch.manual_seed(7)
+    expected = float(torch.rand(()))
+    assert drawn(0) == drawn(0, 1, 2, 3) == expected  # its own go on, and into last.pt
+    cases = [(1, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1)]
+    assert len({drawn(*case) for case in cases}) == len(cases)
+    assert drawn(1) == drawn(1)
 
 
 WORLD = World(0, 1, torch.device("cpu"))

@@ -59,6 +59,8 @@ def test_a_signal_ends_the_run_after_its_step_and_nothing_is_done_twice(
     assert f"interrupted: {name}: 1 of 3 epochs and 3 of 4 steps of the next are saved. Go on with: " in told
     assert told.strip().endswith(f"sam-spl train --resume {tmp_path} {MODEL}")
     assert "Traceback" not in told
+    log = (tmp_path / "train.log").read_text(encoding="utf-8")
+    assert f"ERROR the run ends: {name}: 1 of 3 epochs and 3 of 4 steps" in log.splitlines()[-1]
     saved = read_saved(tmp_path)
     assert (saved.state["epoch"], saved.state["within"]["step"]) == (1, 3)
     assert signal.getsignal(signal.Signals[name]) == handler  # as it was before
@@ -249,6 +251,7 @@ class Dying(Small):
 """
 
 
+@pytest.mark.slow
 def test_torchruns_restarts_go_on_from_the_checkpoint(tmp_path, command):
     network = tmp_path / "dying.py"
     network.write_text(DYING)
