@@ -34,6 +34,7 @@ _COLUMNS = {
     "parameters": "bench.cost.parameters",
     "macs": "bench.cost.macs",
     "seconds_per_image": "bench.cost.seconds",
+    "cost_image_size": "bench.cost.image_size",
     "cpu": "bench.machine.cpu",
     "device": "bench.machine.device",
     "threads": "bench.machine.threads",
@@ -43,7 +44,10 @@ _COLUMNS = {
     "settings": "bench.asked.settings",
     "weights_sha256": "weights.sha256",
 }
-_NUMBERS = ("seconds", "epochs", "images_seen", "parameters", "macs", "seconds_per_image", "threads")
+_NUMBERS = (
+    *("seconds", "epochs", "images_seen", "parameters", "macs", "seconds_per_image", "cost_image_size"),
+    "threads",
+)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ TABLES = {"table.txt": "text", "table.md": "markdown", "table.tex": "latex", "ta
 _PLOTTED = "iou"
 _COMMON = (
     "measured by sam-spl bench, equal training time for all; +-: standard deviation over seeds; weights "
-    "chosen on validation images or held-out training images, never on test images"
+    "chosen on validation images or held-out training images, never on test images; GMAC and ms: of one image "
+    "of so many px a side"
 )
 
 
@@ -182,7 +183,7 @@ def _table(evidence: Sequence[Evidence]) -> tuple[list[str], Body, int, str]:
     header = [
         *("network", "minutes", "seeds"),
         *(figure.heading for figure in MAIN),
-        *("parameters M", "GMAC", "ms an image", "images seen"),
+        *("parameters M", "at px", "GMAC", "ms an image", "images seen"),
     ]
     body: Body = {}
     for title, networks in _sections(evidence).items():
@@ -219,6 +220,7 @@ def _cost(runs: Sequence[Evidence]) -> list[str]:
     seen = statistics.mean(one.report["bench"]["training"]["images"] for one in runs)
     return [
         f"{costs[0]['parameters'] / 1e6:.2f}",
+        f"{costs[0]['image_size']}",
         f"{costs[0]['macs'] / 1e9:.2f}",
         f"{1e3 * statistics.mean(cost['seconds'] for cost in costs):.1f}",
         f"{seen:.0f}",

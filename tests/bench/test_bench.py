@@ -201,6 +201,8 @@ def test_the_tables_hold_means_and_spreads_of_the_tests(done, run, tmp_path):
         (line,) = [line for line in section.splitlines() if line.startswith("| wide | 0.004 | 2 |")]
         cells = line.strip("| ").split(" | ")
         assert cells[3] == f"{iou.mean():.2f} +- {iou.std(ddof=1):.2f}"
+        (header,) = {line for line in text.splitlines() if line.startswith("| network |")}
+        assert cells[header.strip("| ").split(" | ").index("at px")] == "48"
         assert cells[7] == f"{fa.mean():.2f} +- {fa.std(ddof=1):.2f}"
         assert "| tophat | - | none: no training |" in section
         order = [
@@ -324,7 +326,7 @@ def test_one_edited_digit_is_noticed(name, pattern, message, copied, capsys):
     execute(["bench", "--check", str(copied)])
     assert "follows from the evidence" in capsys.readouterr().out
     _edit(copied / name, pattern)
-    with pytest.raises(InputError, match=r"\d+ places do not follow") as error:
+    with pytest.raises(InputError, match=r"does not follow from the evidence: \d+") as error:
         execute(["bench", "--check", str(copied)])
     assert error.value.exit_code == 1
     assert re.search(message, capsys.readouterr().out)
