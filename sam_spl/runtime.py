@@ -206,8 +206,12 @@ def end_with_launcher(patience: float = 120.0) -> None:
     threading.Thread(target=outlive, daemon=True).start()
 
 
-def leave_interrupts(_: int) -> None:
-    """In a loader process: leave Ctrl-C and SIGUSR1, which reach the whole group, to the main process."""
+def start_loader_process(_: int) -> None:
+    """In a loader process: leave Ctrl-C and SIGUSR1, which reach the whole group, to the main process.
+
+    Objects that the two share are left alone too: where the garbage collector looks at one, a page is copied.
+    """
+    gc.freeze()
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

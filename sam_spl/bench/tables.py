@@ -29,8 +29,8 @@ TABLES = {"table.txt": "text", "table.md": "markdown", "table.tex": "latex", "ta
 _PLOTTED = "iou"
 _COMMON = (
     "measured by sam-spl bench, equal training time for all; +-: standard deviation over seeds; weights "
-    "chosen on validation images or held-out training images, never on test images; GMAC and ms: of one image "
-    "of so many px a side"
+    "chosen on validation images or held-out training images, never on test images; GMAC and ms: of one "
+    "image of so many px a side"
 )
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sam_spl.data.dataset import EvaluationSet, collate_evaluation
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Meter, Protocol
 from sam_spl.predict.maps import check_finite, map_size, probabilities
-from sam_spl.runtime import World, leave_interrupts
+from sam_spl.runtime import World, start_loader_process
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def evaluate(
         num_workers=num_workers,
         collate_fn=collate_evaluation,
         pin_memory=world.device.type == "cuda",
-        worker_init_fn=leave_interrupts,
+        worker_init_fn=start_loader_process,
     )
     metric = Meter(protocols, detailed=detailed)
     resolutions = list(dict.fromkeys([*metric.resolutions, *(["own"] if keep else [])]))

@@ -32,7 +32,7 @@ from sam_spl.engine.update import Batch, Outcome, Update
 from sam_spl.engine.watchdog import Watchdog
 from sam_spl.errors import InputError, NotFiniteError, Stopped
 from sam_spl.metrics import DatasetCounts, scores
-from sam_spl.runtime import World, is_out_of_memory, leave_interrupts, place
+from sam_spl.runtime import World, is_out_of_memory, place, start_loader_process
 
 log = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ class Trainer:
                 num_workers=self.num_workers,
                 persistent_workers=self.num_workers > 0,
                 pin_memory=self.world.device.type == "cuda",
-                worker_init_fn=leave_interrupts,
+                worker_init_fn=start_loader_process,
                 # Its own, so that the network's random numbers do not depend on how images are loaded.
                 generator=torch.Generator().manual_seed(self.config.seed),
             )

@@ -43,7 +43,7 @@ Path(sys.argv[1]).write_text(json.dumps(found))
 
 @pytest.mark.slow
 def test_memory_and_files_are_flat_over_2000_steps_and_20_evaluations(tmp_path: Path):
-    """SAM-SPL, 2 loader processes: the memory (PSS without files, MiB) of all after each of 20 epochs of 100 steps."""
+    """SAM-SPL, 2 loader processes: the memory of all (MiB, without files) after each epoch of 100 steps."""
     words = [*TINY_OVERRIDES, *WORDS[1:], "dataset.synthetic.train=200", "dataset.synthetic.val=20"]
     words += ["trainer.batch_size=2", "trainer.epochs=20", "num_workers=2", f"save_dir={tmp_path / 'run'}"]
     script = tmp_path / "long.py"
