@@ -560,6 +560,7 @@ def test_weights_in_a_folder_are_not_replaced_unless_asked(name, copy, capsys):
     words = [*SMALL, "trainer.epochs=1", f"save_dir={copy}"]
     code, error = failure(words, capsys)
     assert (code, f"holds a run already ({name})" in error) == (2, True)
+    assert ("--resume" in error) == name.startswith("last")  # what cannot be resumed is not said to be
     assert (copy / name).read_bytes() == before
 
 

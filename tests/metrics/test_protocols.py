@@ -240,6 +240,10 @@ def test_a_figure_by_another_rule_is_marked_even_where_the_printed_digits_agree(
         "  sam_spl: IoU: scored at the network's input resolution, masks resized.",
     ]
     assert header.split()[:2] == ["protocol", "IoU"]
+    for entry in report.values():
+        entry["scores"]["fa"], entry["differs"] = 0.8, {"pd": "of another rule"}
+    for line in _side_by_side(report)[1:4]:  # the widest figure beside a mark
+        assert line.split()[-2:] == ["50.00*", "800000.00"]
 
 
 def test_a_map_of_one_value_under_datransnets_protocol_is_predicted_whole(cases):

@@ -14,6 +14,8 @@ from sam_spl.errors import ConfigError, InputError
 from sam_spl.models.ipi import IPI
 from sam_spl.models.registry import ModelConfig, build, build_model, is_trainable, model_names, network_class
 from sam_spl.models.training_free import MPCM, MaxMedian, TopHat
+from sam_spl.predict.engines import precision_name
+from sam_spl.runtime import World
 from sam_spl.weights.formats import save_weights
 from sam_spl.weights.loading import load_model
 from tests.conftest import execute, results_in, test, write_folder
@@ -199,3 +201,9 @@ def test_a_file_that_states_its_threshold_can_be_made_of_it(tmp_path):
 def test_there_is_nothing_to_train():
     with pytest.raises(ConfigError, match=r"mpcm has nothing to train\. Test it at once: sam-spl test"):
         build(ModelConfig.named("mpcm"))
+
+
+def test_they_compute_in_float32_whatever_networks_do():
+    world = World(0, 1, torch.device("cpu"), torch.bfloat16)
+    assert precision_name(build_model("datransnet"), world) == world.precision_name == "bfloat16"
+    assert precision_name(build_model("mpcm"), world) == "float32"

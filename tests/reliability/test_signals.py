@@ -15,6 +15,7 @@ import pytest
 
 from sam_spl.cli.main import run
 from sam_spl.engine.record import read_saved
+from sam_spl.engine.stopping import Stop
 from sam_spl.engine.trainer import Trainer
 from tests.conftest import ROOT, train
 from tests.engine.test_distributed import TORCHRUN
@@ -156,6 +157,22 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path, capsys, monkeypatch):
     assert code == 130
     assert "interrupted: 1 of 3 epochs are saved. Go on with: " in told
     assert read_saved(tmp_path).state["within"]["step"] == 0
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+def test_a_loader_process_in_its_first_moment_takes_no_signal(name):
+    """It has the handler of the process that it was forked from, until it sets its own."""
+    stop = Stop()
+    with stop.listening(), stop.at_once():
+        if not (child := os.fork()):
+            code = 1
+            try:
+                os.kill(os.getpid(), signal.Signals[name])
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert stop.asked is None
 
 
 def start(*words: object, **more: object) -> subprocess.Popen[str]:
