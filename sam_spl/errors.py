@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 _FEW = 10  # names that a message may list
+_LONGEST, _ENDING = 480, 180  # characters of a message, and of its end, where the remedy is
 
 
 class UserError(ValueError):
@@ -53,3 +54,17 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
 def plain(name: str) -> str:
     """Letters and digits only, in lower case: equal for the spellings that people use for one name."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def message(error: BaseException) -> str:
+    """What the error says, in one line, without the traceback that a loader process wraps around it.
+
+    Names and values that it quotes may hold anything: line feeds, a terminal's escapes, millions of letters.
+    """
+    text = str(error)
+    if "Original Traceback" in text:
+        text = text.rsplit(f"{type(error).__name__}: ", 1)[-1]
+    text = " ".join(text.split())
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - _ENDING]} [...] {text[-_ENDING:]}"
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)

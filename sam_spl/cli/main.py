@@ -17,7 +17,7 @@ from sam_spl.cli.command import Command
 from sam_spl.cli.grammar import configure, own_folders, parse
 from sam_spl.cli.help import help_text, overview
 from sam_spl.config import add_config_folder
-from sam_spl.errors import ConfigError, InputError, Stopped, UserError, nearest
+from sam_spl.errors import ConfigError, InputError, Stopped, UserError, message, nearest
 
 #: The commands, each a module of this folder.
 NAMES = (
@@ -49,7 +49,6 @@ _OF_OTHERS = (
 )
 #: What the system says of names and rights, which Python raises where a path is merely looked at.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
-_LONGEST, _ENDING = 480, 180  # characters of a message, and of its end, where the remedy is
 _PATIENCE = 5.0  # seconds that a process waits before it says what another one may say as well
 
 
@@ -148,17 +147,3 @@ def command(name: str) -> Command:
     found = import_module(f"sam_spl.cli.{name}").COMMAND
     assert isinstance(found, Command)
     return found
-
-
-def message(error: UserError) -> str:
-    """What the error says, in one line, without the traceback that a loader process wraps around it.
-
-    Names and values that it quotes may hold anything: line feeds, a terminal's escapes, millions of letters.
-    """
-    text = str(error)
-    if "Original Traceback" in text:
-        text = text.rsplit(f"{type(error).__name__}: ", 1)[-1]
-    text = " ".join(text.split())
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST - _ENDING]} [...] {text[-_ENDING:]}"
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)

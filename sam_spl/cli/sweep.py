@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 from sam_spl.cli.compose import TRAIN_GROUPS
 from sam_spl.cli.grammar import Word, split
-from sam_spl.cli.main import message
 from sam_spl.engine.config import RuntimeConfig
-from sam_spl.errors import ConfigError, UserError
+from sam_spl.errors import ConfigError, Stopped, UserError, message
 
 if TYPE_CHECKING:
     from sam_spl.results.folder import Result
@@ -129,6 +128,12 @@ def one_after_the_other(
                     raise
                 failed[name] = type(error)  # alone: the error holds the network, in its traceback
                 print(f"error: {message(error)}", file=sys.stderr)
+            except Stopped as stopped:
+                if left := len(configs) - count:
+                    raise Stopped(
+                        f"{stopped} ({left} more jobs wait; this command with resume=auto goes on)"
+                    ) from None
+                raise
         if len(results) > 1 and world.main:
             print(f"\n{table([result.report for result in results])}")
     if failed:

@@ -44,17 +44,18 @@ def train(line: Line) -> None:
 
     given = {job.name: {word.key for word in job.words} for job in todo}
 
-    def settled(name: str) -> TrainConfig:
+    def settled(name: str) -> TrainConfig | None:
         # Each is read again when its turn comes: the states of many runs would fill the memory.
         try:
             return training.resolve(configs[name], given[name], world_size())[0]
-        except InputError:  # a damaged run is not to keep the others waiting
-            if len(configs) == 1:
-                raise
-            return configs[name]
+        except InputError:  # a damaged run, which is told of in its turn and keeps no other waiting
+            return None
+
+    known = {name: settled(name) for name in configs}
+    sound = next((config for config in known.values() if config is not None), next(iter(configs.values())))
 
     one_after_the_other(
-        {name: settled(name) for name in configs},
+        {name: config or sound for name, config in known.items()},
         lambda name, world: (
             training.train(configs[name], given=given[name], world=world, commands=further_commands()).results
         ),

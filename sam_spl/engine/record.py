@@ -311,8 +311,11 @@ def _undamaged(path: Path) -> Path:
         wrong = path.name
     before = path.with_name(PREVIOUS)
     if wrong is None or path.name != "last.pt" or not before.is_file():
-        if wrong is not None and zipfile.is_zipfile(path):
-            raise InputError(f"resume: {path} is damaged: its checksums do not fit. Fetch or save it again.")
+        if wrong is not None and (path.name == PREVIOUS or zipfile.is_zipfile(path)):
+            raise InputError(
+                f"resume: {path} is damaged: its checksums do not fit. Start the run again, in another "
+                "--save_dir or with overwrite=true; --weights starts it from a best.safetensors there."
+            )
         return path
     log.warning(
         "%s is damaged: its checksums do not fit. Going on from the one before, %s", path, before.name
@@ -377,7 +380,7 @@ def resumed_config(
         shown = ", ".join(f"{key}={before.get(key)}, not {now.get(key)}" for key in refused[:4])
         raise ConfigError(
             f"resume: {saved.path.parent} was started with {shown}. A resumed run keeps its settings; "
-            "docs/training.md lists the few that may change (Resuming). Leave the others out, or start a new "
+            "docs/training.md lists the few that may change (Resume). Leave the others out, or start a new "
             "run in another --save_dir."
         )
     unnamed = [

@@ -36,6 +36,10 @@ from sam_spl.runtime import World, is_out_of_memory, place, start_loader_process
 
 log = logging.getLogger(__name__)
 
+#: A record of what ends the run, for train.log alone: the console is told when the command ends.
+ENDS, ENDING = "the run ends: %s", {"ending": True}
+#: What a loader process that dies can raise here; the last two while an image is on its way.
+_OF_A_DEATH = (RuntimeError, ConnectionError, EOFError)
 _MOST_RESTARTS = 3  # of loader processes, without a batch in between
 _FEW_IMAGES = 8  # fewer make BatchNorm's statistics of a process too rough
 
@@ -114,7 +118,12 @@ class Trainer:
         self.group = settings.batch_size * settings.accumulate  # this process's images of an update
         self.steps = math.ceil(len(self.sampler) / self.group)  # of an epoch
         self.stop = Stop()
-        self.watchdog = Watchdog(self._warn_of_waiting, settings.stall_minutes * 60, self._last_words)
+        self.watchdog = Watchdog(
+            self._warn_of_waiting,
+            settings.stall_minutes * 60,
+            self._last_words,
+            lambda words: log.error(ENDS, words, extra=ENDING),
+        )
 
         self.epoch = 0  # finished ones
         self.step = 0  # updates of the epoch that is under way
@@ -237,20 +246,21 @@ class Trainer:
             self.sampler.start = self.step * self.group
             try:
                 yield from self._groups_of(self.loader())
-            except RuntimeError as error:
+            except _OF_A_DEATH as error:
                 self._loader = None
                 deaths = deaths + 1 if self.step == reached else 1
                 reached = self.step
                 self._take_death(error, deaths)
 
-    def _take_death(self, error: RuntimeError, count: int) -> None:
+    def _take_death(self, error: Exception, count: int) -> None:
         """Of a loader process, the ``count``-th in a row: others are to be started.
 
         Raises:
-            RuntimeError: it was something else.
+            Exception: it was something else.
             InputError: there were too many.
         """
-        if "DataLoader worker" not in str(error):
+        own = not self.num_workers or str(error).startswith("Caught ")  # raised by what it was running
+        if own or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
             raise error
         why = str(error).split("\n")[0].rstrip(".")
         if count > _MOST_RESTARTS:
@@ -442,7 +452,7 @@ class Trainer:
                         num_workers=self.num_workers,
                         waiting=self.watchdog.waiting,
                     )
-            except RuntimeError as error:
+            except _OF_A_DEATH as error:
                 deaths += 1
                 self._take_death(error, deaths)
 

@@ -7,7 +7,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,9 +31,10 @@ from sam_spl.engine.config import TestConfig, TrainConfig
 from sam_spl.engine.loggers import LOGGERS, Logger
 from sam_spl.engine.losses import build_loss
 from sam_spl.engine.record import PREVIOUS, RunFolder, Saved, read_saved, resumed_config
+from sam_spl.engine.stopping import Stop
 from sam_spl.engine.testing import test, test_part
-from sam_spl.engine.trainer import Trainer, synchronises
-from sam_spl.errors import ConfigError, InputError, UserError
+from sam_spl.engine.trainer import ENDING, ENDS, Trainer, synchronises
+from sam_spl.errors import ConfigError, InputError, Stopped, UserError, message
 from sam_spl.models.registry import build, built_from, channels_of, freeze_trunk, model_file
 from sam_spl.registry import is_reference
 from sam_spl.results.folder import Result
@@ -192,7 +193,6 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
             # A logger may fail, or write at once: after the check, and before anything is removed.
             if make_logger is not None:
                 loggers.append(make_logger(folder.path))
-                stack.callback(loggers[0].close)
             if saved is None:
                 folder.begin(config, model)
             elif saved.path.stat().st_mtime_ns != saved.written:
@@ -201,12 +201,16 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
                 folder.resume(saved, config, model)
         world.barrier()
         stack.enter_context(_logging_to(folder.path / "train.log" if world.main else None))
+        for logger in loggers:
+            stack.callback(_close, logger)
         _announce(config, data, model, world, trainer, val)
         if saved is not None:
             _tell_of_processes(saved, config, world)
         try:
             trainer.fit()
         except KeyboardInterrupt as stopped:
+            if isinstance(stopped, Stopped):
+                trainer.write("curves.png", lambda: folder.draw(trainer.history, now=True))
             raise type(stopped)(_where_to_go_on(stopped, trainer, commands)) from None
         if world.main:
             if saved is not None and saved.state["epoch"] == trainer.epoch:
@@ -216,8 +220,24 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
                 log.info("all %g %s were done before; trainer.%s=N goes on", whole, key, key)
             tested = f"{commands['test']} {_test_words(config, folder.path)}"
             log.info("done: weights and log in %s. Test with: %s", folder.path, tested)
-    results = [result for one in tests if (result := test(one, world=world)) is not None]
-    return Run(folder.path, config, trainer.history, results)
+    return Run(folder.path, config, trainer.history, _tested(tests, trainer, commands))
+
+
+def _tested(tests: Sequence[TestConfig], trainer: Trainer, commands: Mapping[str, str]) -> list[Result]:
+    """The results of the tests after the training, which a signal ends where they are."""
+    stop = Stop()
+    try:
+        with stop.listening(), stop.at_once():
+            return [result for one in tests if (result := test(one, world=trainer.world)) is not None]
+    except Stopped as stopped:
+        raise Stopped(_where_to_go_on(stopped, trainer, commands)) from None
+
+
+def _close(logger: Logger) -> None:
+    try:
+        logger.close()
+    except OSError as error:
+        log.warning("the logger cannot be closed: %s", error)
 
 
 def _where_to_go_on(stopped: KeyboardInterrupt, trainer: Trainer, commands: Mapping[str, str]) -> str:
@@ -461,6 +481,7 @@ def _logging_to(file: Path | None) -> Iterator[None]:
     before = list(root.handlers), root.level
     console = logging.StreamHandler(sys.stdout)
     console.setFormatter(logging.Formatter("%(message)s"))
+    console.addFilter(lambda record: not hasattr(record, "ending"))  # of which the command's end tells
     written = _LogFile(file, encoding="utf-8") if file else None
     if written:
         written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -469,22 +490,14 @@ def _logging_to(file: Path | None) -> Iterator[None]:
     try:
         yield
     except BaseException as ended:
-        if written:  # the console is told when the command ends
-            written.handle(_last_record(ended))
+        told = isinstance(ended, UserError | KeyboardInterrupt)
+        log.error(ENDS, message(ended) or type(ended).__name__, exc_info=not told, extra=ENDING)
         raise
     finally:
         root.handlers[:] = before[0]
         root.setLevel(before[1])
         if written:
             written.close()
-
-
-def _last_record(ended: BaseException) -> logging.LogRecord:
-    """What ended the run: a line, or the traceback of a fault of ours."""
-    told = isinstance(ended, UserError | KeyboardInterrupt)
-    text = f"the run ends: {ended or type(ended).__name__}"
-    trace = None if told else (type(ended), ended, ended.__traceback__)
-    return log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), trace)
 
 
 class _LogFile(logging.FileHandler):

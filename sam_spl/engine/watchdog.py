@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 WARN_AFTER = 60.0  # seconds
+_PATIENCE = 2.0  # seconds
 
 
 class Watchdog:
@@ -20,12 +21,17 @@ class Watchdog:
         limit: seconds of one wait after which the process ends with exit code 1; 0 for none. Nothing else
             helps: a thread that waits for a dead mount cannot be interrupted.
         last_words: what stands on the console then.
+        write_down: takes them, too, if it can at once: its file may be on the mount that is dead.
     """
 
     def __init__(
-        self, warn: Callable[[float], None], limit: float, last_words: Callable[[float], str]
+        self,
+        warn: Callable[[float], None],
+        limit: float,
+        last_words: Callable[[float], str],
+        write_down: Callable[[str], None],
     ) -> None:
-        self._warn, self._limit, self._last_words = warn, limit, last_words
+        self._warn, self._limit, self._last_words, self._write_down = warn, limit, last_words, write_down
         self._since: float | None = None
         self._warned = False
 
@@ -55,7 +61,11 @@ class Watchdog:
             since = self._since
             waited = time.monotonic() - since if since is not None else 0.0
             if self._limit and waited > self._limit:
-                print(f"error: {self._last_words(waited)}", file=sys.stderr, flush=True)
+                words = self._last_words(waited)
+                print(f"error: {words}", file=sys.stderr, flush=True)
+                writer = threading.Thread(target=self._write_down, args=(words,), daemon=True)
+                writer.start()
+                writer.join(_PATIENCE)
                 os._exit(1)
             if waited > WARN_AFTER and not self._warned:
                 self._warned = True

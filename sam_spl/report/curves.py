@@ -17,13 +17,13 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     scored = [row for row in rows if row.get("iou") is not None]
     figure = Figure(figsize=(10, 4) if scored else (6, 4), layout="constrained")
     axes = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
-    axes[0].plot(epochs, [row["loss"] for row in rows], color="#0072b2")
+    axes[0].plot(epochs, [row["loss"] for row in rows], marker=_marker(rows), color="#0072b2")
     axes[0].set(xlabel="epoch", ylabel="training loss")
     if scored:
         for key, label, colour in (("iou", "IoU", "#0072b2"), ("pd", "Pd", "#d55e00")):
-            axes[1].plot(
-                [row["epoch"] for row in scored], [row[key] for row in scored], label=label, color=colour
-            )
+            values = [row[key] for row in scored]
+            places = [row["epoch"] for row in scored]
+            axes[1].plot(places, values, marker=_marker(scored), label=label, color=colour)
         axes[1].set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
         axes[1].legend()
     for axis in axes:
@@ -31,3 +31,8 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         axis.xaxis.get_major_locator().set_params(integer=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
+
+
+def _marker(rows: Sequence[dict[str, Any]]) -> str:
+    """A single point has no line that shows it."""
+    return "o" if len(rows) == 1 else ""

@@ -99,6 +99,7 @@ def value_over_time(points: Sequence[Point], figure: str, title: str) -> Figure:
         title: the images and the machine.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     about = FIGURES[figure]
     picture = Figure(figsize=(8, 4.5), layout="constrained")
@@ -112,6 +113,10 @@ def value_over_time(points: Sequence[Point], figure: str, title: str) -> Figure:
         # Several may be fast and good alike: names beside the points would hide each other.
         axes.plot([x], [y], marker, color=colour, label=f"{one.name}  {about.text(one.value)}")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # two networks may be within a power of ten
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.1)
     axes.set_title(title, fontsize=8)
     axes.set_xlabel("ms an image")
     axes.set_ylabel(about.heading)

@@ -128,6 +128,7 @@ def test_a_logger_without_space_is_warned_of_and_the_run_goes_on(tmp_path):
     train([*WORDS, f"logger={logger}:Full", f"save_dir={tmp_path / 'run'}"])
     assert log_of(tmp_path / "run").count("WARNING the logger cannot write epoch 2: [Errno 28] No space") == 1
     assert "epoch 3/3" in log_of(tmp_path / "run")
+    assert log_of(tmp_path / "run").count("WARNING the logger cannot be closed: [Errno 28] No space") == 1
 
 
 FULL = """
@@ -142,7 +143,7 @@ class Full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self):
-        pass
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 """
 
 
@@ -293,6 +294,37 @@ def test_a_loader_process_that_is_killed_is_started_again(whole, tmp_path, monke
     assert differs(record(whole), record(tmp_path)) == []
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), EOFError()])
+def test_a_loader_process_may_die_while_its_image_is_on_its_way(error, whole, tmp_path, monkeypatch):
+    """The main process, which fetches it, is told by the connection and not by PyTorch."""
+    fetch, fetched = Trainer._groups_of, []
+
+    def broken(self, loader):
+        for group in fetch(self, loader):
+            fetched.append(group)
+            if len(fetched) == 6:
+                raise error
+            yield group
+
+    monkeypatch.setattr(Trainer, "_groups_of", broken)
+    train([*WORDS, "num_workers=1", f"save_dir={tmp_path}"])
+    assert log_of(tmp_path).count("started again") == 1
+    assert differs(record(whole), record(tmp_path)) == []
+
+
+def test_a_fault_of_ones_own_code_in_a_loader_process_is_no_death(tmp_path, monkeypatch):
+    import sam_spl.data.dataset as module
+
+    def faulty(*_):
+        raise RuntimeError("of my augmentation")
+
+    monkeypatch.setattr(module.TrainingSet, "__getitem__", faulty)
+    with pytest.raises(RuntimeError, match="of my augmentation"):
+        train([*WORDS, "num_workers=1", f"save_dir={tmp_path}"])
+    assert "started again" not in log_of(tmp_path)
+    assert log_of(tmp_path).rstrip().endswith("RuntimeError: of my augmentation")  # with its traceback
+
+
 def test_loader_processes_that_all_die_end_the_run(tmp_path, capsys, monkeypatch):
     import sam_spl.data.dataset as module
 
@@ -346,9 +378,12 @@ def test_a_damaged_run_keeps_no_other_run_of_a_sweep_waiting(tmp_path, capsys):
     one, other = sorted(tmp_path.iterdir())
     for file in one.glob("last*.pt"):
         file.write_bytes(b"damaged")
+    words.remove("device=cpu")  # which is saved with the others
     code, error = failure([*words, "trainer.epochs=2"], capsys)
     assert code == 1
-    assert f"error: {one}/last.previous.pt: damaged" in error
+    assert (
+        f"error: resume: {one}/last.previous.pt is damaged: its checksums do not fit. Start the run" in error
+    )
     assert "1 of 2 failed" in error
     assert read_saved(other).state["epoch"] == 2
 
@@ -396,6 +431,7 @@ def test_a_mount_that_stalls_is_told_of_and_ends_the_run(images, after, where, t
     begins = "error: no image has come for 0.0 minutes (trainer.stall_minutes), in epoch 2, "
     assert last.startswith(begins + where)
     assert last.endswith(f"go on with --resume {tmp_path / 'run'}")
+    assert log_of(tmp_path / "run").splitlines()[-1].endswith(last.replace("error: ", "ERROR the run ends: "))
     assert read_saved(tmp_path / "run").state["epoch"] == 1
 
 

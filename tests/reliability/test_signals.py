@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sam_spl.cli.main import run
+from sam_spl.engine import training
 from sam_spl.engine.record import read_saved
 from sam_spl.engine.stopping import Stop
 from sam_spl.engine.trainer import Trainer
@@ -62,6 +63,7 @@ def test_a_signal_ends_the_run_after_its_step_and_nothing_is_done_twice(
     assert "Traceback" not in told
     log = (tmp_path / "train.log").read_text(encoding="utf-8")
     assert f"ERROR the run ends: {name}: 1 of 3 epochs and 3 of 4 steps" in log.splitlines()[-1]
+    assert (tmp_path / "curves.png").is_file()
     saved = read_saved(tmp_path)
     assert (saved.state["epoch"], saved.state["within"]["step"]) == (1, 3)
     assert signal.getsignal(signal.Signals[name]) == handler  # as it was before
@@ -111,6 +113,31 @@ def test_a_signal_after_the_last_epoch_is_not_lost(whole, tmp_path, capsys, monk
     code, told = ended([*WORDS, f"save_dir={tmp_path}"], capsys)
     assert (code, "SIGTERM: 3 of 3 epochs are saved" in told) == (75, True)
     assert differs(record(whole), record(tmp_path)) == []
+
+
+def test_a_signal_in_the_tests_after_the_training(whole, tmp_path, capsys, monkeypatch):
+    tested = training.test
+
+    def disturbed(*of, **more):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(5)
+        return tested(*of, **more)
+
+    monkeypatch.setattr(training, "test", disturbed)
+    words = [*WORDS, "dataset.synthetic.test=2", "test_on=[same]", f"save_dir={tmp_path}"]
+    code, told = ended(words, capsys)
+    assert (code, "interrupted: SIGUSR1: 3 of 3 epochs are saved. Go on with: " in told) == (75, True)
+    assert not list(tmp_path.glob("test-*"))
+    monkeypatch.undo()
+    train([MODEL, "--resume", tmp_path])
+    assert len(list(tmp_path.glob("test-*/results.json"))) == 1
+
+
+def test_a_signal_in_a_sweep_says_that_others_wait(tmp_path, capsys, monkeypatch):
+    in_a_step(monkeypatch, 0, 1, signal.SIGTERM)
+    code, told = ended(["-m", *WORDS, "seed=1,2", f"save_dir={tmp_path}"], capsys)
+    assert code == 75
+    assert told.strip().endswith("(1 more jobs wait; this command with resume=auto goes on)")
 
 
 @pytest.mark.parametrize("step", [1, 3])

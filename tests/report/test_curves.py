@@ -23,3 +23,5 @@ def test_curves_show_the_loss_of_each_epoch_and_scores_where_there_are_some(tmp_
     assert cv2.imread(str(tmp_path / "curves.png")).shape == (480, 1200, 3)
     draw_curves(rows[:1], tmp_path / "curves.png")
     assert len(drawn[1].axes) == 1
+    alone = [loss.lines[0], scores.lines[0], drawn[1].axes[0].lines[0]]  # of 3, 1 and 1 epochs
+    assert [line.get_marker() for line in alone] == ["", "o", "o"]
