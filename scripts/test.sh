@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up, then run the tests; arguments go to pytest. Without any: all but the slow and the GPU ones (17 minutes on two cores).
+# Set up, then run the tests; arguments go to pytest. Without any: all but the slow and the GPU ones (14 to 17 minutes on two cores).
 #   bash scripts/test.sh                          the suite
 #   bash scripts/test.sh -m "slow or gpu"         the rest
 #   SAM_SPL_DATA=/data bash scripts/test.sh       also the tests on real data, found at /data/SIRST
