@@ -335,7 +335,7 @@ def test_one_edited_digit_is_noticed(name, pattern, message, copied, capsys):
 def test_counts_that_were_edited_do_not_add_up_whatever_the_table_says_of_the_file(copied):
     file = copied / "evidence" / f"{WIDE[0]}.json"
     before = hashlib.sha256(file.read_bytes()).hexdigest()
-    _edit(file, r'(?s)"images": \[.*?"false_alarms": (\d)')
+    _edit(file, r'(?s)"images": \[.*?"false_alarms": (\d+)')
     table = (copied / "bench.csv").read_text()
     (copied / "bench.csv").write_text(table.replace(before, hashlib.sha256(file.read_bytes()).hexdigest()))
     assert re.search(r"wide.*add up to another", tables.check(copied)[0])
