@@ -90,7 +90,7 @@ def bench(rows: Sequence[Row], folder: Path) -> None:
             traceback.print_exc()
         else:
             write_tables(folder)
-    print(f"\n{write_tables(folder)}\ntables, plots and evidence are in {folder}")
+    print(f"\n{write_tables(folder)}\ntables under all protocols, plots and evidence are in {folder}")
     if failed:
         raise InputError(f"bench: {len(failed)} of {len(rows)} rows failed: {', '.join(failed)}")
 

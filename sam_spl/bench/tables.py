@@ -28,10 +28,11 @@ CSV = "bench.csv"
 TABLES = {"table.txt": "text", "table.md": "markdown", "table.tex": "latex", "table.html": "html"}
 _PLOTTED = "iou"
 _COMMON = (
-    "measured by sam-spl bench, equal training time for all; +-: standard deviation over seeds; weights "
-    "chosen on validation images or held-out training images, never on test images; GMAC and ms: of one "
-    "image of so many px a side"
+    "measured by sam-spl bench, equal training time for all; weights chosen on validation images or held-out "
+    "training images, never on test images; parameters, GMAC and ms: of one image of so many px a side; in "
+    "brackets: the list of test images and their masks, by the first digits of its SHA-256"
 )
+_SPREAD = "; +-: standard deviation over seeds"
 
 
 def evidence_file(folder: Path, row: str) -> Path:
@@ -45,7 +46,8 @@ def run_folder(folder: Path, row: str) -> Path:
 
 
 def write_tables(folder: Path) -> str:
-    """Write ``bench.csv``, the tables and the plots of all evidence in a folder; the table as text.
+    """Write ``bench.csv``, the tables and the plots of all evidence in a folder; the table as text, of each
+    section under its first protocol alone.
 
     Evidence of other machines counts as well, once its files are there.
 
@@ -65,7 +67,7 @@ def write_tables(folder: Path) -> str:
     for name, text in contents(evidence).items():
         write_text(folder / name, text)
     _draw(folder, evidence)
-    return FORMS["text"](*_table(evidence))
+    return FORMS["text"](*_table(evidence, every=False))
 
 
 def check(folder: Path) -> list[str]:
@@ -178,8 +180,8 @@ def _sections(evidence: Sequence[Evidence]) -> dict[str, list[list[Evidence]]]:
     return {title: list(runs.values()) for title, runs in sorted(found.items())}
 
 
-def _table(evidence: Sequence[Evidence]) -> tuple[list[str], Body, int, str]:
-    """What the forms of a table take."""
+def _table(evidence: Sequence[Evidence], *, every: bool = True) -> tuple[list[str], Body, int, str]:
+    """What the forms of a table take, under every protocol or under each section's first one."""
     header = [
         *("network", "minutes", "seeds"),
         *(figure.heading for figure in MAIN),
@@ -190,7 +192,7 @@ def _table(evidence: Sequence[Evidence]) -> tuple[list[str], Body, int, str]:
         protocols = dict.fromkeys(
             name for runs in networks for one in runs for name in one.report["protocols"]
         )
-        for protocol in protocols:
+        for protocol in list(protocols)[: None if every else 1]:
             scored = [
                 (runs, [one.report["protocols"][protocol]["scores"] for one in runs])
                 for runs in networks
@@ -205,25 +207,27 @@ def _table(evidence: Sequence[Evidence]) -> tuple[list[str], Body, int, str]:
                 ]
                 for runs, scores in scored
             ]
-    return header, body, 3, _COMMON
+    repeated = any(len(runs) > 1 for networks in _sections(evidence).values() for runs in networks)
+    return header, body, 3, _COMMON + (_SPREAD if repeated else "")
 
 
 def _about(runs: Sequence[Evidence]) -> list[str]:
     asked = runs[0].report["bench"]["asked"]
     if asked["minutes"] is None:
-        return [asked["network"], "-", "none: no training"]
+        return [asked["network"], "-", "-"]  # nothing is trained
     return [asked["network"], f"{asked['minutes']:g}", f"{len(runs)}" if len(runs) > 1 else "1, no spread"]
 
 
 def _cost(runs: Sequence[Evidence]) -> list[str]:
     costs = [one.report["bench"]["cost"] for one in runs]
     seen = statistics.mean(one.report["bench"]["training"]["images"] for one in runs)
+    learns = runs[0].report["bench"]["asked"]["minutes"] is not None  # else nothing of it is counted
     return [
-        f"{costs[0]['parameters'] / 1e6:.2f}",
+        f"{costs[0]['parameters'] / 1e6:.2f}" if learns else "-",
         f"{costs[0]['image_size']}",
-        f"{costs[0]['macs'] / 1e9:.2f}",
+        f"{costs[0]['macs'] / 1e9:.2f}" if learns else "-",
         f"{1e3 * statistics.mean(cost['seconds'] for cost in costs):.1f}",
-        f"{seen:.0f}",
+        f"{seen:.0f}" if learns else "-",
     ]
 
 

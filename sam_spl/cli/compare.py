@@ -39,12 +39,15 @@ def compare(config: CompareConfig) -> None:
     import sys
 
     from sam_spl.results.compare import table
-    from sam_spl.results.files import find_results
+    from sam_spl.results.files import find_results, untested
     from sam_spl.results.paired import paired, two_sides
     from sam_spl.results.runs import distinct
 
     first, notes = distinct(find_results(config.runs))
     second, more = distinct(find_results(config.against))
+    left_out = untested([*config.runs, *config.against])
+    if left_out:
+        more.append(f"not tested, so not in the table: {', '.join(left_out)}")
     for note in (*notes, *more):
         print(note, file=sys.stderr)
     print(table([*first, *second], config.format))

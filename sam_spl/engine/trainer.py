@@ -504,7 +504,11 @@ class Trainer:
             except OSError as error:  # a full disk does not end the run
                 log.warning("the logger cannot write epoch %d: %s", self.epoch, error)
         limit = self.config.trainer.minutes
-        of = f"/{self.config.trainer.epochs}" if limit is None else f" ({self.minutes:.2f} of {limit:g} min)"
+        of = f"/{self.config.trainer.epochs}"
+        if limit is not None:
+            whole = len(self.sampler) * self.world.size
+            cut = f", {row['images_seen']} of {whole} images" if row["images_seen"] < whole else ""
+            of = f" ({self.minutes:.2f} of {limit:g} min{cut})"
         log.info("%s", _summary(row, of))
 
     def write(self, name: str, how: Callable[[], None]) -> bool:

@@ -73,6 +73,11 @@ class Run:
         return self.folder / "last.pt"
 
 
+_NOTHING = 0.01  # IoU of weights that find next to nothing
+_LEARNED_NOTHING = (
+    "the best IoU on validation images is %.4f: these weights find next to nothing. Train longer, or lower "
+    "optimizer.lr"
+)
 #: How messages name what comes next.
 _COMMANDS = {"train": "sam-spl train", "test": "sam-spl test"}
 
@@ -218,6 +223,8 @@ def run(config: TrainConfig, saved: Saved | None, world: World, commands: Mappin
                 key = "epochs" if config.trainer.minutes is None else "minutes"
                 whole = getattr(config.trainer, key)
                 log.info("all %g %s were done before; trainer.%s=N goes on", whole, key, key)
+            if trainer.best is not None and trainer.best < _NOTHING:
+                log.warning(_LEARNED_NOTHING, trainer.best)
             tested = f"{commands['test']} {_test_words(config, folder.path)}"
             log.info("done: weights and log in %s. Test with: %s", folder.path, tested)
     return Run(folder.path, config, trainer.history, _tested(tests, trainer, commands))
@@ -491,7 +498,8 @@ def _logging_to(file: Path | None) -> Iterator[None]:
         yield
     except BaseException as ended:
         told = isinstance(ended, UserError | KeyboardInterrupt)
-        log.error(ENDS, message(ended) or type(ended).__name__, exc_info=not told, extra=ENDING)
+        level = logging.WARNING if isinstance(ended, KeyboardInterrupt) else logging.ERROR
+        log.log(level, ENDS, message(ended) or type(ended).__name__, exc_info=not told, extra=ENDING)
         raise
     finally:
         root.handlers[:] = before[0]

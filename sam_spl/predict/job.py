@@ -74,7 +74,7 @@ def predict(config: PredictConfig) -> None:
             sources = name_sources(files, record.names())
             share = _share(sources, record, world, track=config.track)
             if world.main and (before := record.frames(sources)):
-                print(f"{before} frames were predicted before, going on")
+                print(f"{_number(before, 'frame')} predicted before, going on")
             _compile(config, predictor, world, share)
             run = _Run(config, predictor, folder, record, world)
             for problem in problems if world.main else ():
@@ -101,12 +101,14 @@ class Done:
         frames: how many were predicted.
         seconds: that this took, reading and writing included.
         network: seconds of these in the network.
+        flooded: frames of which one detection covers more than half.
         skipped: what was not predicted and why, a line each.
     """
 
     frames: int = 0
     seconds: float = 0.0
     network: float = 0.0
+    flooded: int = 0
     skipped: list[str] = field(default_factory=list)
 
 
@@ -230,6 +232,8 @@ class _Run:
             self.pictures.write(item.frame, prediction)
             self.part.frame(item.source, item.stamp, item.frame, found)
             self.done.frames += 1
+            height, width = item.frame.image.shape[:2]
+            self.done.flooded += any(one.area > height * width / 2 for one in found)
 
 
 def _predictor(config: PredictConfig, world: World) -> Predictor:
@@ -312,7 +316,8 @@ def _finish(
         remove(folder)
         raise InputError(f"no frame could be predicted: {len(done.skipped)} skipped, named above.")
     world = predictor.world
-    about = {"version": __version__, "device": str(world.device), "frames": joined.frames}
+    about = {"weights_file": str(find_weights(config.weights)), "version": __version__}
+    about |= {"device": str(world.device), "frames": joined.frames}
     about |= {"detections": joined.detections, "ranges": joined.ranges, "skipped": done.skipped}
     write_text(folder / SETTINGS, json.dumps({"settings": settings, **about}, indent=1) + "\n")
 
@@ -326,6 +331,11 @@ def _finish(
             f"({world.device}, {precision_name(predictor.model, world)})"
         )
     print(f"values to [0, 1]: {ranges}")
+    if done.flooded:
+        print(
+            f"note: in {_number(done.flooded, 'frame')} one detection covers more than half of the picture: "
+            "these weights do not fit such pictures"
+        )
     if promise := _promise(config, predictor, joined):
         print(f"note: {promise}")
     written = [name for name in WRITTEN if name not in (PARTS, SETTINGS) and (folder / name).exists()]
@@ -367,6 +377,7 @@ def _wait(folder: Path, world: World, done: Done) -> Done:
         other = Done(**json.loads(end.read_text("utf-8")))
         end.unlink()
         done.frames, done.network = done.frames + other.frames, done.network + other.network
+        done.flooded += other.flooded
         done.seconds, done.skipped = max(done.seconds, other.seconds), [*done.skipped, *other.skipped]
     return done
 

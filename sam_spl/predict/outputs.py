@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -175,13 +176,21 @@ def output_folder(folder: Path, settings: Mapping[str, Any], *, overwrite: bool)
         elif before is not None:
             changed = [key for key in settings if before.get(key) != settings[key]]
             if changed:
-                shown = ", ".join(f"{key} {before.get(key)} (now {settings[key]})" for key in changed)
+                shown = ", ".join(
+                    f"{key} {_short(before.get(key))} (now {_short(settings[key])})" for key in changed
+                )
                 raise InputError(
                     f"{folder} holds what was predicted with {shown}. Add --overwrite to replace it, or "
                     "choose another folder."
                 )
         write_text(folder / SETTINGS, json.dumps({"settings": settings}, indent=1) + "\n")
         yield
+
+
+def _short(value: Any) -> str:
+    """A value, or the first digits of a SHA-256."""
+    text = str(value)
+    return f"of SHA-256 {text[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
 def settings_in(folder: Path) -> Mapping[str, Any] | None:

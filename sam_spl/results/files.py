@@ -85,6 +85,12 @@ def find_results(paths: Iterable[str | Path]) -> list[Report]:
     return reports
 
 
+def untested(paths: Iterable[str | Path]) -> list[str]:
+    """Runs at or below folders that hold no result of a test."""
+    runs = {log.parent for path in map(Path, paths) if path.is_dir() for log in path.rglob("metrics.jsonl")}
+    return [str(run) for run in sorted(runs) if not any(run.rglob("results.json"))]
+
+
 def is_result(file: Path) -> bool:
     """Whether it is a result file, by the keys that each has."""
     try:

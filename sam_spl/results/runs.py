@@ -21,14 +21,16 @@ _SAME = {
     ("group",): "groups (dataset.group)",
     ("pixels", "labelled", "targets"): "the resolution that masks are scored at",
 }
+#: Names of files, without endings, of which the folder says more: of a run, and of predictions.
+_OF_A_RUN = ("best", "last", "*")
 #: Parts of a protocol's description that are results or words, not rules.
 _NOT_RULES = ("scores", "intervals", "differs", "images", "note")
 
 
 def run_name(report: Report) -> str:
-    """The folder that the weights lie in; of a network without weights its own name."""
+    """The folder of a run or of predictions; of other weights, and of a network without, the file's name."""
     file = Path(report["weights"]["file"])
-    return file.stem if file.suffix == ".yaml" else file.parent.name
+    return file.parent.name if file.name.partition(".")[0] in _OF_A_RUN else file.stem
 
 
 def is_fixed(report: Report) -> bool:

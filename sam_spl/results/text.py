@@ -47,11 +47,12 @@ def summary_text(report: Mapping[str, Any], about: Sequence[tuple[str, str]] = (
             for key, value in details["pd_by_size"].items()
         )
         lowest = min((fa for fa in details["target_curve"]["fa"] if fa is not None), default=0.0)
-        note = FIGURES["pd_at_fa"].note
-        if lowest > details["fa_budget"]:
+        title, value = row(
+            "pd_at_fa", details["curves"], details["curves_intervals"], f"   {FIGURES['pd_at_fa'].note}"
+        )
+        if lowest > details["fa_budget"]:  # 0 is then the Pd of a threshold that nothing reaches
             lowest_fa = FIGURES["fa"].text(lowest)
-            note = f"no threshold of the curve stays within; the lowest Fa is {lowest_fa} x 1e-6"
-        title, value = row("pd_at_fa", details["curves"], details["curves_intervals"], f"   {note}")
+            value = f"not reached   the lowest Fa of any threshold is {lowest_fa} x 1e-6"
         rows += [
             (by_size.title, ", ".join(sizes)),
             (f"{title} <= {FIGURES['fa'].scale * details['fa_budget']:g}e-6", value),

@@ -204,7 +204,7 @@ def test_the_tables_hold_means_and_spreads_of_the_tests(done, run, tmp_path):
         (header,) = {line for line in text.splitlines() if line.startswith("| network |")}
         assert cells[header.strip("| ").split(" | ").index("at px")] == "48"
         assert cells[7] == f"{fa.mean():.2f} +- {fa.std(ddof=1):.2f}"
-        assert "| tophat | - | none: no training |" in section
+        assert "| tophat | - | - |" in section
         order = [
             line.split(" | ")[3] for line in section.splitlines() if line.count(" | ") > 3 and "0" in line
         ]

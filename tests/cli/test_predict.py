@@ -197,7 +197,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(how, network, tmp_path, caps
         assert not (out / "detections.csv").exists()
     capsys.readouterr()
     predict(network, tmp_path / "v.avi", "-o", out, "--track")
-    assert capsys.readouterr().out.startswith(f"{before} frames were predicted before, going on\n")
+    assert capsys.readouterr().out.startswith(f"{before} frames predicted before, going on\n")
     assert [line["index"] for line in lines(out) if "index" in line] == list(range(30))  # none twice
     assert [line["run"] for line in lines(out)].count(1) == before
     assert results(out) == results(whole)

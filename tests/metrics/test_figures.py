@@ -67,7 +67,7 @@ def test_a_budget_that_no_threshold_keeps_is_told_with_the_lowest_fa():
     prob[mask], prob[20:22, 20:22] = 1, 1
     counter = Counter(detailed=True)
     for false, expected in (
-        (True, "0.00 %   no threshold of the curve stays within; the lowest Fa is 3906.25 x 1e-6"),
+        (True, "not reached   the lowest Fa of any threshold is 3906.25 x 1e-6"),
         (False, "100.00 %   best threshold on these images"),
     ):
         counts = counter.unpack(np.array([counter.row(0, {"own": prob if false else prob * mask}, mask)]))

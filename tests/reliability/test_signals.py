@@ -62,7 +62,7 @@ def test_a_signal_ends_the_run_after_its_step_and_nothing_is_done_twice(
     assert told.strip().endswith(f"sam-spl train --resume {tmp_path} {MODEL}")
     assert "Traceback" not in told
     log = (tmp_path / "train.log").read_text(encoding="utf-8")
-    assert f"ERROR the run ends: {name}: 1 of 3 epochs and 3 of 4 steps" in log.splitlines()[-1]
+    assert f"WARNING the run ends: {name}: 1 of 3 epochs and 3 of 4 steps" in log.splitlines()[-1]
     assert (tmp_path / "curves.png").is_file()
     saved = read_saved(tmp_path)
     assert (saved.state["epoch"], saved.state["within"]["step"]) == (1, 3)
