@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "sam_spl"
-BASE = {"errors", "files", "foreign", "config", "registry", "resize", "rendezvous", "runtime"}
+BASE = {"errors", "files", "foreign", "config", "registry", "progress", "resize", "rendezvous", "runtime"}
 #: Room -> the rooms that it may use besides its own and the base.
 MAY_USE = {
     **{name: set() for name in BASE},

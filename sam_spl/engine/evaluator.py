@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
-from tqdm import tqdm
 
 from sam_spl.data.dataset import EvaluationSet, collate_evaluation
 from sam_spl.metrics import PROTOCOLS, DatasetCounts, Meter, Protocol
 from sam_spl.predict.maps import check_finite, map_size, probabilities
+from sam_spl.progress import Progress
 from sam_spl.runtime import World, start_loader_process
 
 T = TypeVar("T")
@@ -98,9 +98,7 @@ def evaluate(
 
     with (
         _counting_threads() as pool,
-        tqdm(
-            total=len(indices), desc=title, unit="img", disable=None if title and world.main else True
-        ) as bar,
+        Progress(title, "images", len(indices), shown=bool(title) and world.main) as progress,
     ):
         for batch, logits in predict_batches(model, _waited_for(loader, waiting), world):
             check_finite(logits, batch["name"])
@@ -109,7 +107,7 @@ def evaluate(
                 values = sum(one.size for one in image[1].values())
                 queue.append((values, pool.submit(count, *image)))
             take(_WAITING, _WAITING_PIXELS)
-            bar.update(len(maps))
+            progress.add(len(maps))
         take(0, 0)
     return metric.counts(world.gather)
 

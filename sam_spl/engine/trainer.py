@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from sam_spl.data.dataset import EpochSampler, EvaluationSet, TrainingSet, collate_training
 from sam_spl.data.normalise import Normalise
@@ -32,6 +31,7 @@ from sam_spl.engine.update import Batch, Outcome, Update
 from sam_spl.engine.watchdog import Watchdog
 from sam_spl.errors import InputError, NotFiniteError, Stopped
 from sam_spl.metrics import DatasetCounts, scores
+from sam_spl.progress import Progress
 from sam_spl.runtime import World, is_out_of_memory, place, start_loader_process
 
 log = logging.getLogger(__name__)
@@ -185,11 +185,8 @@ class Trainer:
         self.sampler.epoch = self.epoch
         of = "" if self.config.trainer.minutes is not None else f"/{self.config.trainer.epochs}"
         title = f"epoch {self.epoch + 1}{of}"
-        hidden = None if self.world.main else True
-        images = len(self.sampler)
-        with tqdm(
-            total=images, initial=self.step * self.group, desc=title, unit="img", leave=False, disable=hidden
-        ) as bar:
+        images, before = len(self.sampler), self.step * self.group
+        with Progress(title, "images", images, done=before, shown=self.world.main) as progress:
             for batches, seconds in self.groups():
                 self.check_stop()
                 self.seed_others()
@@ -200,9 +197,8 @@ class Trainer:
                 self.step += 1
                 self.lr, self.seconds = lr, self.seconds + seconds
                 self.minutes += seconds / 60
-                bar.update(sum(len(batch["name"]) for batch in batches))
-                if self.seen:
-                    bar.set_postfix(loss=f"{self.total / self.seen:.4f}", refresh=False)
+                loss = f"loss {self.total / self.seen:.4f}" if self.seen else ""
+                progress.add(sum(len(batch["name"]) for batch in batches), loss)
                 every = self.config.trainer.save_every_steps
                 if every and self.step % every == 0 and self.step < self.steps and not self.bad_in_row:
                     self.save()

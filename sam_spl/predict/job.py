@@ -41,6 +41,7 @@ from sam_spl.predict.outputs import WRITTEN, Pictures, output_folder, remove
 from sam_spl.predict.predictor import Prediction, Predictor, load
 from sam_spl.predict.record import Joined, Part, Record, Stamp, sequence, stamp_of
 from sam_spl.predict.tracking import Tracker
+from sam_spl.progress import Progress
 from sam_spl.runtime import World, distributed, ended_like_interrupted
 from sam_spl.weights.formats import find_weights, sha256
 
@@ -137,7 +138,7 @@ class _Run:
         self.size = config.batch_size or usual_batch(predictor.world)
         self.trackers: defaultdict[str, Tracker] = defaultdict(Tracker)
         self.done = Done()
-        self.bar = tqdm(desc="predicting", unit="frame", total=0, disable=None if world.main else True)
+        self.progress = Progress("predicting", "frames", shown=world.main)
 
     def skip(self, what: str) -> None:
         """Say what is not predicted, and why."""
@@ -148,7 +149,7 @@ class _Run:
     def predict(self, sources: Sequence[Source]) -> Done:
         """Predict what is left of the sources, in order."""
         started = time.perf_counter()
-        self.bar.total = len(sources)
+        self.progress.expect(len(sources))
         items = self._items(sources)
         try:
             while self._batch(items):
@@ -157,7 +158,7 @@ class _Run:
         finally:
             self.pictures.discard()
             self.part.close()
-            self.bar.close()
+            self.progress.close()
         self.done.seconds = time.perf_counter() - started
         return self.done
 
@@ -183,7 +184,7 @@ class _Run:
             try:
                 for frame in read(source, self.config.range, self.config.max_megapixels):
                     if frame.index == 0:
-                        self.bar.total += frame.of - 1
+                        self.progress.expect(frame.of - 1)
                     found = None
                     if following and following[0] == (frame.index or 0):
                         found, following = following[1], next(earlier, None)
@@ -217,7 +218,7 @@ class _Run:
             self.part.end(item.source, item.stamp)
             return
         if item.frame is not None:
-            self.bar.update()
+            self.progress.add()
         failed = item.earlier is None and prediction is None
         if failed and item.frame is not None and item.frame.rate is None:
             return  # of a video, the frame is shown

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from sam_spl.data.catalog import group_names
 from sam_spl.data.lists import read_list
@@ -17,6 +16,7 @@ from sam_spl.data.reading import read_mask
 from sam_spl.errors import InputError
 from sam_spl.files import lock
 from sam_spl.metrics import Counter, DatasetCounts, Protocol, protocols_named, scores
+from sam_spl.progress import Progress
 from sam_spl.resize import resize_logits
 from sam_spl.results.config import ScoreConfig
 from sam_spl.results.files import write_result
@@ -154,7 +154,8 @@ def count_files(
     """
     scale = full_scale(predictions.values()) if scale is None else scale
     counter, rows = Counter(protocols, detailed=True), []
-    for index, (name, path) in enumerate(tqdm(predictions.items(), desc="scoring", unit="img", disable=None)):
+    progress = Progress("scoring", "images", len(predictions))
+    for index, (name, path) in enumerate(predictions.items()):
         prob, mask = read_prediction(path, scale=scale, logits=logits), read_mask(masks[name])
         if prob.shape != mask.shape and not resize:
             raise InputError(
@@ -164,6 +165,8 @@ def count_files(
         prob = _at(prob, mask.shape)
         maps = {r: _at(prob, mask.shape if r == "own" else (int(r), int(r))) for r in counter.resolutions}
         rows.append(counter.row(index, maps, mask))
+        progress.add()
+    progress.close()
     return counter.unpack(np.array(rows))
 
 
