@@ -317,7 +317,7 @@ def _finish(
         remove(folder)
         raise InputError(f"no frame could be predicted: {len(done.skipped)} skipped, named above.")
     world = predictor.world
-    about = {"weights_file": str(find_weights(config.weights)), "version": __version__}
+    about: dict[str, Any] = {"weights_file": str(find_weights(config.weights)), "version": __version__}
     about |= {"device": str(world.device), "frames": joined.frames}
     about |= {"detections": joined.detections, "ranges": joined.ranges, "skipped": done.skipped}
     write_text(folder / SETTINGS, json.dumps({"settings": settings, **about}, indent=1) + "\n")

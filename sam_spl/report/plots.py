@@ -65,8 +65,9 @@ def ranking_plot(found: Ranking) -> Figure:
     from matplotlib.figure import Figure
 
     about, count = FIGURES[found.figure], len(found.places)
-    picture = Figure(figsize=(8, 1.4 + 0.42 * count), layout="constrained")
-    left, right = picture.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    cells = 0.5 * count  # inches
+    picture = Figure(figsize=(5.5 + cells, 1.4 + 0.42 * count), layout="constrained")
+    left, right = picture.subplots(1, 2, sharey=True, width_ratios=(5, cells))
     for row, place in enumerate(found.places):
         if place.interval is not None:
             left.plot([about.scale * edge for edge in place.interval], [row, row], color=_BLUE, linewidth=2)
@@ -74,7 +75,8 @@ def ranking_plot(found: Ranking) -> Figure:
         for column in range(row + 1, count):
             told = found.supported(row, column)
             right.add_patch(_square(column, row, _GREEN if told else _GREY, filled=told))
-            text = f"{found.p[row, column]:.2g}"
+            p = found.p[row, column]
+            text = "<.01" if p < 0.01 else f"{p:.2f}"
             right.text(
                 column, row, text, ha="center", va="center", fontsize=7, color="white" if told else "black"
             )
