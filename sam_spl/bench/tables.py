@@ -188,7 +188,8 @@ def _table(evidence: Sequence[Evidence], *, every: bool = True) -> tuple[list[st
         *("parameters M", "at px", "GMAC", "ms an image", "images seen"),
     ]
     body: Body = {}
-    for title, networks in _sections(evidence).items():
+    sections = _sections(evidence)
+    for title, networks in sections.items():
         protocols = dict.fromkeys(
             name for runs in networks for one in runs for name in one.report["protocols"]
         )
@@ -207,7 +208,7 @@ def _table(evidence: Sequence[Evidence], *, every: bool = True) -> tuple[list[st
                 ]
                 for runs, scores in scored
             ]
-    repeated = any(len(runs) > 1 for networks in _sections(evidence).values() for runs in networks)
+    repeated = any(len(runs) > 1 for networks in sections.values() for runs in networks)
     return header, body, 3, _COMMON + (_SPREAD if repeated else "")
 
 

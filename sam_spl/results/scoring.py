@@ -154,19 +154,19 @@ def count_files(
     """
     scale = full_scale(predictions.values()) if scale is None else scale
     counter, rows = Counter(protocols, detailed=True), []
-    progress = Progress("scoring", "images", len(predictions))
-    for index, (name, path) in enumerate(predictions.items()):
-        prob, mask = read_prediction(path, scale=scale, logits=logits), read_mask(masks[name])
-        if prob.shape != mask.shape and not resize:
-            raise InputError(
-                f"{path} is {prob.shape[1]}x{prob.shape[0]}, its mask {masks[name]} "
-                f"{mask.shape[1]}x{mask.shape[0]} (width x height). Predict at that size, or use --resize."
-            )
-        prob = _at(prob, mask.shape)
-        maps = {r: _at(prob, mask.shape if r == "own" else (int(r), int(r))) for r in counter.resolutions}
-        rows.append(counter.row(index, maps, mask))
-        progress.add()
-    progress.close()
+    with Progress("scoring", "images", len(predictions)) as progress:
+        for index, (name, path) in enumerate(predictions.items()):
+            prob, mask = read_prediction(path, scale=scale, logits=logits), read_mask(masks[name])
+            if prob.shape != mask.shape and not resize:
+                raise InputError(
+                    f"{path} is {prob.shape[1]}x{prob.shape[0]}, its mask {masks[name]} "
+                    f"{mask.shape[1]}x{mask.shape[0]} (width x height). Predict at that size, or use "
+                    "--resize."
+                )
+            prob = _at(prob, mask.shape)
+            maps = {r: _at(prob, mask.shape if r == "own" else (int(r), int(r))) for r in counter.resolutions}
+            rows.append(counter.row(index, maps, mask))
+            progress.add()
     return counter.unpack(np.array(rows))
 
 

@@ -525,3 +525,13 @@ def test_processes_stay_alike_by_minutes_and_where_one_loses_a_loader(tmp_path, 
     assert one == other
     one, other = ((tmp_path / f"draws{rank}").read_text().splitlines() for rank in (0, 1))
     assert len({*one, *other}) == len(one) + len(other)  # Dropout leaves out other values in each
+
+
+def test_an_epoch_that_the_clock_cuts_and_weights_that_find_nothing_are_told_of(tmp_path):
+    train([*WORDS, "trainer.minutes=1e-6", f"save_dir={tmp_path / 'run'}"])
+    log = log_of(tmp_path / "run")
+    assert "epoch 1 (" in log
+    assert "of 1e-06 min, 3 of 12 images) loss" in log
+    (row,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert row["iou"] < 0.01
+    assert "the best IoU on validation images is 0.00" in log
